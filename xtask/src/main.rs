@@ -1,0 +1,8 @@
+//! `xtask`, the tool behind `./dev`.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    xtask::cli::main().await
+}

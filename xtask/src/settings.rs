@@ -1,0 +1,290 @@
+//! What an instance is: its ports, URLs, directories and the environment of our services, all derived from `compose/.env`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// The pairs of `compose/.env`, each overridden by the environment variable of the same name.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    root: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Reads `compose/.env` of the project that the current directory belongs to.
+    pub(crate) fn load() -> anyhow::Result<Self> {
+        let current = std::env::current_dir().context("reading the current directory")?;
+        let root = current
+            .ancestors()
+            .find(|folder| folder.join("compose/.env").is_file())
+            .context("no compose/.env in this directory or above it: run ./dev inside the project")?
+            .to_path_buf();
+        let path = root.join("compose/.env");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let mut values = parse(&text)?;
+        for (key, value) in &mut values {
+            if let Ok(moved) = std::env::var(key) {
+                *value = moved;
+            }
+        }
+        Ok(Self { root, values })
+    }
+
+    /// The value of a key, or an error that says where it belongs.
+    pub(crate) fn get(&self, key: &str) -> anyhow::Result<&str> {
+        self.values.get(key).map(String::as_str).with_context(|| format!("compose/.env has no {key}"))
+    }
+
+    /// All pairs.
+    pub(crate) fn values(&self) -> &BTreeMap<String, String> {
+        &self.values
+    }
+
+    fn port(&self, key: &str) -> anyhow::Result<u16> {
+        let text = self.get(key)?;
+        text.parse().with_context(|| format!("{key}={text} is not a port number"))
+    }
+}
+
+/// KEY=VALUE lines; comments and blank lines are skipped. Quotes and expansion are not supported, nor needed.
+pub(crate) fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (key, value) =
+            line.split_once('=').with_context(|| format!("compose/.env:{}: expected KEY=VALUE", index + 1))?;
+        values.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(values)
+}
+
+/// Every port that something of an instance listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Port {
+    Postgres,
+    Kafka,
+    KafkaController,
+    Registry,
+    RegistryManagement,
+    Connect,
+    Redis,
+    Search,
+    SearchTransport,
+    Clickhouse,
+    ClickhouseTcp,
+    CommandApi,
+    Query,
+    ProjectorAdmin,
+}
+
+impl Port {
+    const ALL: [Self; 14] = [
+        Self::Postgres,
+        Self::Kafka,
+        Self::KafkaController,
+        Self::Registry,
+        Self::RegistryManagement,
+        Self::Connect,
+        Self::Redis,
+        Self::Search,
+        Self::SearchTransport,
+        Self::Clickhouse,
+        Self::ClickhouseTcp,
+        Self::CommandApi,
+        Self::Query,
+        Self::ProjectorAdmin,
+    ];
+
+    /// Its key in `compose/.env`.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Postgres => "POSTGRES_PORT",
+            Self::Kafka => "KAFKA_PORT",
+            Self::KafkaController => "KAFKA_CONTROLLER_PORT",
+            Self::Registry => "REGISTRY_PORT",
+            Self::RegistryManagement => "REGISTRY_MANAGEMENT_PORT",
+            Self::Connect => "CONNECT_PORT",
+            Self::Redis => "REDIS_PORT",
+            Self::Search => "SEARCH_PORT",
+            Self::SearchTransport => "SEARCH_TRANSPORT_PORT",
+            Self::Clickhouse => "CLICKHOUSE_PORT",
+            Self::ClickhouseTcp => "CLICKHOUSE_TCP_PORT",
+            Self::CommandApi => "COMMAND_API_PORT",
+            Self::Query => "QUERY_PORT",
+            Self::ProjectorAdmin => "PROJECTOR_ADMIN_PORT",
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+/// One running copy of everything: `dev` for people, `test` for the tests.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    name: String,
+    settings: Settings,
+    ports: BTreeMap<Port, u16>,
+}
+
+impl Instance {
+    /// Names an instance; `test` has every port moved by TEST_PORT_OFFSET.
+    pub(crate) fn new(settings: Settings, name: &str) -> anyhow::Result<Self> {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            bail!("instance name {name:?}: only letters, digits and '-' are allowed");
+        }
+        let offset = if name == "test" { settings.port("TEST_PORT_OFFSET")? } else { 0 };
+        let mut ports = BTreeMap::new();
+        for port in Port::ALL {
+            let number = settings.port(port.key())?;
+            let moved =
+                number.checked_add(offset).with_context(|| format!("{port} + TEST_PORT_OFFSET is above 65535"))?;
+            ports.insert(port, moved);
+        }
+        Ok(Self { name: name.to_owned(), settings, ports })
+    }
+
+    /// The instance's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pairs of `compose/.env`.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The project's root directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.settings.root
+    }
+
+    /// State of the instance: `pid/`, `log/`, `conf/` and one directory a component.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.root().join("run").join(&self.name)
+    }
+
+    /// Downloads, shared by the instances.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root().join(".cache/stack")
+    }
+
+    /// The log file of a component or service.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.dir().join("log").join(format!("{name}.log"))
+    }
+
+    /// The pid file of a component or service; it holds the pid alone.
+    pub(crate) fn pid_file(&self, name: &str) -> PathBuf {
+        self.dir().join("pid").join(name)
+    }
+
+    /// One of our own binaries, as `cargo build` leaves it.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root().join("target"), PathBuf::from);
+        target.join("debug").join(name)
+    }
+
+    /// A port's number in this instance.
+    pub(crate) fn port(&self, port: Port) -> u16 {
+        self.ports[&port]
+    }
+
+    /// `http://127.0.0.1:<port>`
+    pub(crate) fn http(&self, port: Port) -> String {
+        format!("http://127.0.0.1:{}", self.port(port))
+    }
+
+    fn listen(&self, port: Port) -> String {
+        format!("127.0.0.1:{}", self.port(port))
+    }
+
+    fn postgres_url(&self, database: &str) -> String {
+        format!("postgres://app@127.0.0.1:{}/{database}", self.port(Port::Postgres))
+    }
+
+    /// The only configuration of our services and tests; see README for what each variable means.
+    pub(crate) fn env(&self) -> BTreeMap<String, String> {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let mut env: BTreeMap<String, String> = self
+            .settings
+            .values
+            .iter()
+            .filter(|(key, _)| {
+                ["TOPIC_", "DEBEZIUM_", "CLICKHOUSE_DATABASE"].iter().any(|prefix| key.starts_with(prefix))
+            })
+            .filter(|(key, _)| *key != "DEBEZIUM_VERSION")
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let derived = [
+            ("DEV_INSTANCE", self.name.clone()),
+            ("DEV_RUN_DIR", text(self.dir())),
+            ("WRITE_DATABASE_URL", self.postgres_url("app")),
+            ("CONTROL_DATABASE_URL", self.postgres_url("control")),
+            ("KAFKA_BROKERS", self.listen(Port::Kafka)),
+            ("SCHEMA_REGISTRY_URL", format!("{}/apis/ccompat/v7", self.http(Port::Registry))),
+            ("CONNECT_URL", self.http(Port::Connect)),
+            ("REDIS_URL", format!("redis://127.0.0.1:{}", self.port(Port::Redis))),
+            ("ELASTICSEARCH_URL", self.http(Port::Search)),
+            ("CLICKHOUSE_URL", self.http(Port::Clickhouse)),
+            ("SCHEMAS_DIR", text(self.root().join("schemas"))),
+            ("PROJECTIONS_DIR", text(self.root().join("projections"))),
+            ("CONNECTORS_DIR", text(self.root().join("connectors"))),
+            ("COMMAND_API_LISTEN", self.listen(Port::CommandApi)),
+            ("COMMAND_API_URL", self.http(Port::CommandApi)),
+            ("QUERY_LISTEN", self.listen(Port::Query)),
+            ("QUERY_URL", self.http(Port::Query)),
+            ("PROJECTOR_ADMIN_LISTEN", self.listen(Port::ProjectorAdmin)),
+            ("PROJECTOR_ADMIN_URL", self.http(Port::ProjectorAdmin)),
+            ("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())),
+        ];
+        env.extend(derived.map(|(key, value)| (key.to_owned(), value)));
+        env
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf();
+        let values = parse(&std::fs::read_to_string(root.join("compose/.env")).unwrap()).unwrap();
+        Settings { root, values }
+    }
+
+    #[test]
+    fn test_instance_moves_every_port_and_url() {
+        let dev = Instance::new(settings(), "dev").unwrap();
+        let test = Instance::new(settings(), "test").unwrap();
+        for port in Port::ALL {
+            assert_eq!(test.port(port), dev.port(port) + 2000, "{port}");
+        }
+        assert_eq!(dev.env()["KAFKA_BROKERS"], "127.0.0.1:19092");
+        assert_eq!(test.env()["WRITE_DATABASE_URL"], "postgres://app@127.0.0.1:57432/app");
+        assert!(test.env()["DEV_RUN_DIR"].ends_with("run/test"));
+    }
+
+    #[test]
+    fn a_line_without_a_value_is_named() {
+        let error = parse("A=1\n\n# comment\nB\n").unwrap_err();
+        assert_eq!(error.to_string(), "compose/.env:4: expected KEY=VALUE");
+    }
+
+    #[test]
+    fn instance_names_cannot_leave_the_run_directory() {
+        for name in ["", "..", "a/b", "x y"] {
+            assert!(Instance::new(settings(), name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A Postgres cluster of our own, made by the distribution's binaries.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+
+use super::Launch;
+use crate::process;
+use crate::progress::Row;
+use crate::settings::{Instance, Port};
+
+/// Databases: the write side, the projector's control store, the registry's storage.
+const DATABASES: [&str; 3] = ["app", "control", "registry"];
+
+fn bin(program: &str) -> anyhow::Result<PathBuf> {
+    let folder = std::env::var_os("PGBIN").context("PGBIN is not set: start this with ./dev")?;
+    Ok(PathBuf::from(folder).join(program))
+}
+
+/// Postgres refuses to run as root: then it runs as the distribution's user, and keeps its pid through `setpriv`.
+fn as_postgres(program: PathBuf, arguments: Vec<String>) -> (PathBuf, Vec<String>) {
+    if !rustix::process::geteuid().is_root() {
+        return (program, arguments);
+    }
+    let mut all: Vec<String> =
+        ["--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(str::to_owned).into();
+    all.push(program.display().to_string());
+    all.extend(arguments);
+    (PathBuf::from("setpriv"), all)
+}
+
+/// Used when the user `postgres` cannot reach the project's directory, such as a checkout below /root.
+pub(super) fn fallback_dir(instance: &Instance) -> PathBuf {
+    let inode = fs::metadata(instance.root()).map(|data| data.ino()).unwrap_or_default();
+    PathBuf::from(format!("/var/tmp/projection-platform-{inode}-{}", instance.name()))
+}
+
+async fn data_dir(instance: &Instance) -> anyhow::Result<PathBuf> {
+    let home = instance.dir();
+    let (program, arguments) = as_postgres(PathBuf::from("test"), vec!["-x".to_owned(), home.display().to_string()]);
+    let reachable = Command::new(program).args(arguments).status().await.context("running test -x")?.success();
+    let parent = if reachable { home } else { fallback_dir(instance) };
+    Ok(parent.join("postgres"))
+}
+
+pub(super) async fn prepare(instance: &Instance, row: &Row) -> anyhow::Result<Launch> {
+    let data = data_dir(instance).await?;
+    if !data.join("PG_VERSION").is_file() {
+        row.note("creating its cluster");
+        create(instance, &data).await?;
+    }
+    // Rewritten at each start, so that a moved port or setting takes effect.
+    let settings = instance.settings();
+    let text = format!(
+        "listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = 128MB
+wal_level = logical
+max_wal_senders = {senders}
+max_replication_slots = {slots}
+max_slot_wal_keep_size = {keep}
+",
+        port = instance.port(Port::Postgres),
+        senders = settings.get("POSTGRES_MAX_WAL_SENDERS")?,
+        slots = settings.get("POSTGRES_MAX_REPLICATION_SLOTS")?,
+        keep = settings.get("POSTGRES_MAX_SLOT_WAL_KEEP_SIZE")?,
+    );
+    fs::write(data.join("dev.conf"), text)?;
+    own(&data.join("dev.conf"))?;
+    row.note("starting");
+    let (program, arguments) = as_postgres(bin("postgres")?, vec!["-D".to_owned(), data.display().to_string()]);
+    Ok(Launch { program, arguments, env: BTreeMap::new() })
+}
+
+async fn create(instance: &Instance, data: &Path) -> anyhow::Result<()> {
+    // A cluster without PG_VERSION is what an interrupted initdb left.
+    let _ = fs::remove_dir_all(data);
+    fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
+    own(data)?;
+    let options = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
+    let mut arguments: Vec<String> = options.map(str::to_owned).into();
+    arguments.push(data.display().to_string());
+    let (program, arguments) = as_postgres(bin("initdb")?, arguments);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    process::run_logged(instance, "initdb", &program, &arguments, &BTreeMap::new()).await?;
+    let path = data.join("postgresql.conf");
+    let text = fs::read_to_string(&path)?;
+    fs::write(&path, format!("{text}\ninclude 'dev.conf'\n"))?;
+    Ok(())
+}
+
+/// Gives a path to the user `postgres`; nothing to do when we are not root.
+fn own(path: &Path) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let users = fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
+    let fields =
+        users.lines().find(|line| line.starts_with("postgres:")).context("no user `postgres` in /etc/passwd")?;
+    let mut numbers = fields.split(':').skip(2).map(str::parse::<u32>);
+    let (Some(Ok(user)), Some(Ok(group))) = (numbers.next(), numbers.next()) else {
+        bail!("no ids of user `postgres` in /etc/passwd");
+    };
+    chown(path, Some(user), Some(group)).with_context(|| format!("chown {}", path.display()))
+}
+
+async fn psql(instance: &Instance, sql: &str) -> anyhow::Result<String> {
+    let port = instance.port(Port::Postgres).to_string();
+    let output = Command::new(bin("psql")?)
+        .args([
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+            "-c",
+            sql,
+        ])
+        .env_remove("PGOPTIONS")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("running psql")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whether the server takes queries (it listens before it has recovered).
+pub(super) async fn accepts(instance: &Instance) -> bool {
+    psql(instance, "select 1").await.is_ok_and(|answer| answer == "1")
+}
+
+/// Role `app` and the databases. For development the role may do all: its migrations make a replication role and a
+/// slot, which Postgres 15 leaves to superusers.
+pub(super) async fn create_databases(instance: &Instance) -> anyhow::Result<()> {
+    if psql(instance, "select 1 from pg_roles where rolname = 'app'").await?.is_empty() {
+        psql(instance, "create role app login superuser").await?;
+    }
+    for database in DATABASES {
+        if psql(instance, &format!("select 1 from pg_database where datname = '{database}'")).await?.is_empty() {
+            psql(instance, &format!("create database {database} owner app")).await?;
+        }
+    }
+    Ok(())
+}
