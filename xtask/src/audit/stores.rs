@@ -1,0 +1,152 @@
+//! The read stores, asked directly: Redis by its protocol, the search engine and ClickHouse over HTTP.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use serde_json::{Value, json};
+
+use super::compare::{Document, Documents};
+
+const PAGE: usize = 1_000;
+/// The crate's default of 500 ms ends large pipelines that were going well.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(30);
+const HTTP_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone)]
+pub(super) struct Stores {
+    redis: MultiplexedConnection,
+    http: reqwest::Client,
+    search_url: String,
+    clickhouse_url: String,
+    clickhouse_database: String,
+}
+
+impl Stores {
+    pub(super) async fn connect(
+        redis_url: &str,
+        search_url: &str,
+        clickhouse_url: &str,
+        clickhouse_database: &str,
+    ) -> Result<Self> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_TIMEOUT));
+        let redis = redis::Client::open(redis_url)
+            .context("REDIS_URL")?
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .context("can't connect to Redis")?;
+        let http = reqwest::Client::builder().timeout(HTTP_TIMEOUT).build().context("can't set up the HTTP client")?;
+        let bare = |url: &str| url.trim_end_matches('/').to_owned();
+        Ok(Self {
+            redis,
+            http,
+            search_url: bare(search_url),
+            clickhouse_url: bare(clickhouse_url),
+            clickhouse_database: clickhouse_database.to_owned(),
+        })
+    }
+
+    /// Every hash whose key matches, all of its fields as texts.
+    pub(super) async fn redis_hashes(&self, pattern: &str) -> Result<Documents> {
+        let mut connection = self.redis.clone();
+        let mut documents = Documents::new();
+        let mut cursor = 0_u64;
+        loop {
+            let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg(&["MATCH", pattern, "COUNT"])
+                .arg(PAGE)
+                .query_async(&mut connection)
+                .await
+                .context("SCAN")?;
+            let mut pipeline = redis::pipe();
+            for key in &keys {
+                pipeline.hgetall(key);
+            }
+            let hashes: Vec<Vec<(String, String)>> = pipeline.query_async(&mut connection).await.context("HGETALL")?;
+            for (key, fields) in keys.into_iter().zip(hashes) {
+                let fields: Document = fields.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
+                // deleted ones keep a hash of hidden fields; a key that went in between is empty
+                if fields.keys().any(|name| !name.starts_with('_')) {
+                    documents.insert(key, fields);
+                }
+            }
+            if next == 0 {
+                return Ok(documents);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Every document of an index or alias, by its id, tombstones left out.
+    pub(super) async fn search_documents(&self, index: &str) -> Result<Documents> {
+        self.search_post(&format!("{index}/_refresh"), &json!({})).await?;
+        let mut page = self
+            .search_post(
+                &format!("{index}/_search?scroll=1m"),
+                &json!({"size": PAGE, "sort": ["_doc"], "query": {"match_all": {}}}),
+            )
+            .await?;
+        let mut documents = Documents::new();
+        loop {
+            let hits = page["hits"]["hits"].as_array().cloned().unwrap_or_default();
+            let scroll_id = page["_scroll_id"].clone();
+            if hits.is_empty() {
+                let _ = self
+                    .http
+                    .delete(format!("{}/_search/scroll", self.search_url))
+                    .json(&json!({"scroll_id": [scroll_id]}))
+                    .send()
+                    .await;
+                return Ok(documents);
+            }
+            for hit in hits {
+                let id = hit["_id"].as_str().context("a hit without an id")?.to_owned();
+                let document: Document = serde_json::from_value(hit["_source"].clone())
+                    .with_context(|| format!("document {id} of {index}"))?;
+                if document.get("_deleted") != Some(&Value::Bool(true)) {
+                    documents.insert(id, document);
+                }
+            }
+            page = self.search_post("_search/scroll", &json!({"scroll": "1m", "scroll_id": scroll_id})).await?;
+        }
+    }
+
+    async fn search_post(&self, path: &str, body: &Value) -> Result<Value> {
+        let answer = self
+            .http
+            .post(format!("{}/{path}", self.search_url))
+            .json(body)
+            .send()
+            .await
+            .with_context(|| format!("POST {path}"))?;
+        let status = answer.status();
+        let body: Value = answer.json().await.with_context(|| format!("POST {path}"))?;
+        ensure!(status.is_success(), "POST {path} answers {status}: {}", body["error"]);
+        ensure!(body["timed_out"] != json!(true), "POST {path} timed out");
+        Ok(body)
+    }
+
+    /// The rows of a query, integers as numbers.
+    pub(super) async fn clickhouse_rows(&self, query: &str) -> Result<Vec<Document>> {
+        let answer = self
+            .http
+            .post(&self.clickhouse_url)
+            .query(&[
+                ("database", self.clickhouse_database.as_str()),
+                ("default_format", "JSONEachRow"),
+                ("output_format_json_quote_64bit_integers", "0"),
+            ])
+            .body(query.to_owned())
+            .send()
+            .await
+            .context("asking ClickHouse")?;
+        let status = answer.status();
+        let text = answer.text().await.context("reading ClickHouse's answer")?;
+        ensure!(status.is_success(), "ClickHouse answers {status}: {}", text.trim());
+        text.lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_str(line).with_context(|| format!("row {line}")))
+            .collect()
+    }
+}

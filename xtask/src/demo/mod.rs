@@ -1,0 +1,83 @@
+//! The whole way in one command: components, services, load, audit, and one screen at the end.
+//!
+//! Every step is safe to repeat, so a second demo finds most of them done and only adds orders. What the screen says
+//! of events and lag is this run's alone: the projector's counters and histograms are read before and after.
+
+mod screen;
+mod status;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::{
+    audit::{self, AuditArgs},
+    load::{self, LoadArgs},
+    services,
+    settings::{Instance, Port},
+    stack,
+};
+
+use status::Status;
+
+/// How long the read models may need for what is left when the last command was answered.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(120);
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// What `demo` may be asked for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    audit: AuditArgs,
+}
+
+/// Runs the demo; exit code 1 when a read model doesn't agree with the write database.
+pub(crate) async fn run(instance: &Instance, args: &DemoArgs) -> Result<ExitCode> {
+    let started = Instant::now();
+    stack::up(instance).await?;
+    services::up(instance).await?;
+    let up_s = started.elapsed().as_secs_f64();
+
+    let before = Status::read(instance).await?;
+    let load = load::run(&instance.http(Port::CommandApi), &args.load).await?;
+    let caught_up_after = catch_up(instance).await?;
+    eprintln!("audit: recomputing every read model from the write database");
+    let audit = audit::run(&instance.env(), &args.audit).await?;
+    let after = Status::read(instance).await?;
+
+    let run = screen::Run {
+        instance,
+        up_s,
+        total_s: started.elapsed().as_secs_f64(),
+        caught_up_after,
+        load: &load,
+        read_models: &after.since(&before)?,
+        audit: &audit,
+    };
+    println!("{}", run.render());
+    Ok(if audit.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Waits until no read model has messages left, and says how long that took.
+async fn catch_up(instance: &Instance) -> Result<Duration> {
+    let started = Instant::now();
+    loop {
+        let behind = Status::read(instance).await?.behind();
+        if behind == 0 {
+            return Ok(started.elapsed());
+        }
+        ensure!(
+            started.elapsed() < CATCH_UP_WITHIN,
+            "the read models are {behind} messages behind, {} s after the last command: see {}",
+            CATCH_UP_WITHIN.as_secs(),
+            instance.log("projector-run").display()
+        );
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
