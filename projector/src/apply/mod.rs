@@ -1,0 +1,3 @@
+//! apply (to be written)
+mod progress;
+pub use progress::{Progress, Seen};

@@ -1,0 +1,65 @@
+//! The control store (Postgres): which generations exist, and how far each has come.
+//!
+//! Progress here is a copy. The truth is the progress saved in each read store after its batch; the hosts publish it here
+//! every few milliseconds, with a `NOTIFY`, so that waiting queries wake up without polling and status needs one place only.
+
+mod generation;
+mod progress;
+mod status;
+
+pub use generation::Generation;
+pub use progress::{PROGRESS_CHANNEL, ProgressMap};
+pub use status::HostStatus;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Why the control store couldn't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The database is down, or refused the statement.
+    #[error("control store: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The tables couldn't be created or are of a newer release.
+    #[error("control store: {0}; use the database of this release or a newer projector")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A row that this release can't read.
+    #[error("control store: {what} can't be read: {reason}")]
+    Unreadable {
+        /// Which row.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A connection pool to the control store.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pool: PgPool,
+}
+
+impl Control {
+    /// Connects and brings the tables up to date.
+    ///
+    /// # Errors
+    /// When the database can't be reached within 10 s.
+    pub async fn connect(url: &str) -> Result<Self, ControlError> {
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("projector")
+            // Progress is a copy and status is soon replaced: neither is worth a disk flush.
+            .options([("synchronous_commit", "off")])
+            .log_statements(tracing::log::LevelFilter::Trace);
+        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
+        sqlx::migrate!("src/control/migrations").run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// The pool, for listening.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}

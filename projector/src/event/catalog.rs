@@ -1,0 +1,140 @@
+//! All event types that there are, from the folder of schemas: their newest types, and how old versions become new.
+
+use super::upcast::UpcasterFile;
+use super::{AvroError, Shape, Upcaster};
+use crate::expr::{Compiler, Diagnostic, Kind};
+use apache_avro::Schema;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// An event type in its newest version.
+#[derive(Clone, Debug)]
+pub struct EventType {
+    /// The type of its aggregate.
+    pub aggregate_type: String,
+    /// The newest major version.
+    pub version: u32,
+    /// The type of its data in that version.
+    pub kind: Kind,
+}
+
+/// All event types.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    newest: BTreeMap<String, EventType>,
+    readers: BTreeMap<(String, u32), Schema>,
+    upcasters: BTreeMap<(String, u32), Upcaster>,
+}
+
+/// What is wrong in the folder of schemas.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// A schema that can't be loaded.
+    #[error(transparent)]
+    Schemas(#[from] schemas::LoadError),
+    /// A schema that events can't have.
+    #[error("event {event} version {version}: {error}")]
+    Shape {
+        /// The event.
+        event: String,
+        /// Its major version.
+        version: u32,
+        /// Why.
+        error: AvroError,
+    },
+    /// A file that can't be read or parsed.
+    #[error("{path}: {reason}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An upcaster's program.
+    #[error("{path}: {}", .findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Upcaster {
+        /// Which.
+        path: PathBuf,
+        /// All of them.
+        findings: Vec<Diagnostic>,
+    },
+    /// A major version without a way to the next.
+    #[error("event {event}: nothing lifts version {from} to the next; add schemas/upcasters/{event}.v{from}.yaml")]
+    NoUpcaster {
+        /// The event.
+        event: String,
+        /// The version that is stuck.
+        from: u32,
+    },
+}
+
+impl Catalog {
+    /// Loads a folder of schemas with its upcasters.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its file.
+    pub fn load(folder: &Path) -> Result<Self, CatalogError> {
+        let mut catalog = Self::default();
+        for file in schemas::load(folder)? {
+            let shape = Shape::new(&file.schema).map_err(|error| CatalogError::Shape { event: file.event.clone(), version: file.major, error })?;
+            // Files come by rising version, so the last of a major is what its readers know.
+            catalog.readers.insert((file.event.clone(), file.major), file.schema.clone());
+            let newest = EventType { aggregate_type: file.aggregate.clone(), version: file.major, kind: shape.kind() };
+            match catalog.newest.get(&file.event) {
+                Some(known) if known.version > file.major => {}
+                _ => _ = catalog.newest.insert(file.event.clone(), newest),
+            }
+        }
+        catalog.load_upcasters(&folder.join("upcasters"))?;
+        let stuck = catalog.readers.keys().find(|key| catalog.newest[&key.0].version > key.1 && !catalog.upcasters.contains_key(key));
+        match stuck {
+            Some((event, from)) => Err(CatalogError::NoUpcaster { event: event.clone(), from: *from }),
+            None => Ok(catalog),
+        }
+    }
+
+    /// The newest version of an event type.
+    #[must_use]
+    pub fn event(&self, event_type: &str) -> Option<&EventType> {
+        self.newest.get(event_type)
+    }
+
+    /// The names of all event types, for messages.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.newest.keys().map(String::as_str)
+    }
+
+    /// What readers of one major version know.
+    #[must_use]
+    pub fn reader(&self, event_type: &str, version: u32) -> Option<&Schema> {
+        self.readers.get(&(event_type.to_owned(), version))
+    }
+
+    /// What lifts this version of an event to a later one.
+    #[must_use]
+    pub fn upcaster(&self, event_type: &str, version: u32) -> Option<&Upcaster> {
+        self.upcasters.get(&(event_type.to_owned(), version))
+    }
+
+    fn load_upcasters(&mut self, folder: &Path) -> Result<(), CatalogError> {
+        let compiler = Compiler::default();
+        let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+        for path in entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")) {
+            let fail = |reason: String| CatalogError::File { path: path.clone(), reason };
+            let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
+            let file: UpcasterFile = serde_saphyr::from_str(&text).map_err(|e| fail(e.to_string()))?;
+            let kind = |version: u32| {
+                let schema = self.reader(&file.event, version).ok_or_else(|| fail(format!("{} has no version {version}", file.event)))?;
+                Shape::new(schema).map(|s| s.kind()).map_err(|e| fail(e.to_string()))
+            };
+            let known = self.event(&file.event).is_some_and(|e| e.aggregate_type == file.aggregate);
+            if !known || file.to <= file.from {
+                return Err(fail("`event` and `aggregate` must be those of a schema, and `to` above `from`".into()));
+            }
+            let upcaster = Upcaster::new(&compiler, &file.upcast.value, &kind(file.from)?, &kind(file.to)?, file.to)
+                .map_err(|findings| CatalogError::Upcaster { path: path.clone(), findings })?;
+            self.upcasters.insert((file.event, file.from), upcaster);
+        }
+        Ok(())
+    }
+}

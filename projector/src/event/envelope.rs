@@ -1,0 +1,179 @@
+//! The envelope: what the outbox row said beside its payload, carried as Kafka headers.
+
+use crate::expr::{Kind, Object, Value};
+use chrono::{DateTime, Utc};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What identifies an event among the occurrences of all events in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRef {
+    /// Source id and timeline of the database that wrote it.
+    pub epoch: Arc<str>,
+    /// The transaction that wrote it.
+    pub txid: u64,
+    /// The oldest transaction running when it was written; never above `txid`.
+    pub tx_min: u64,
+    /// The aggregate's id; a topic holds one type of aggregate.
+    pub aggregate_id: Arc<str>,
+    /// The event's place in its aggregate, from 1.
+    pub sequence: i64,
+}
+
+/// An event without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The event's stable id: the outbox row's.
+    pub id: Uuid,
+    /// `OrderPlaced`, say.
+    pub event_type: Arc<str>,
+    /// The major version of its schema.
+    pub schema_version: u32,
+    /// The type of its aggregate.
+    pub aggregate_type: Arc<str>,
+    /// Its identity and order.
+    pub reference: EventRef,
+    /// When it happened: the command's time, microseconds.
+    pub occurred_at: DateTime<Utc>,
+    /// The metadata as JSON text (user, correlation, causation, trace context).
+    pub metadata: Option<Arc<str>>,
+}
+
+/// What is wrong with a message's key or headers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// A header that every event has isn't there.
+    #[error("header `{0}` is missing; the connector's outbox router must place it (see connectors/outbox.json)")]
+    Missing(&'static str),
+    /// A header's or the key's text isn't of its form.
+    #[error("{what} is `{found}`, expected {expected}")]
+    Malformed {
+        /// Which header, or the key.
+        what: &'static str,
+        /// Its text, shortened.
+        found: String,
+        /// The form it should have.
+        expected: &'static str,
+    },
+}
+
+impl Envelope {
+    /// Reads the envelope from a message's key and headers.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`]: the message can't be an event of our outbox.
+    pub fn read<'a>(key: Option<&'a [u8]>, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, EnvelopeError> {
+        let text = |name: &'static str| {
+            let bytes = header(name).ok_or(EnvelopeError::Missing(name))?;
+            std::str::from_utf8(bytes).map_err(|_| malformed(name, bytes, "UTF-8 text"))
+        };
+        let number = |name| text(name)?.parse::<u64>().map_err(|_| malformed(name, header(name).unwrap_or_default(), "a whole number"));
+        let key = key.ok_or(EnvelopeError::Malformed { what: "the key", found: String::new(), expected: "the aggregate's id" })?;
+        let aggregate_id = std::str::from_utf8(key).map_err(|_| malformed("the key", key, "UTF-8 text"))?;
+        let occurred_at = text("occurred_at")?;
+        let sequence = number("sequence")?;
+        let (txid, tx_min) = (number("txid")?, number("tx_min")?);
+        if tx_min > txid {
+            return Err(malformed("tx_min", tx_min.to_string().as_bytes(), "at most txid"));
+        }
+        Ok(Self {
+            id: text("id")?.parse().map_err(|_| malformed("id", header("id").unwrap_or_default(), "a UUID"))?,
+            event_type: text("event_type")?.into(),
+            schema_version: u32::try_from(number("schema_version")?)
+                .map_err(|_| malformed("schema_version", header("schema_version").unwrap_or_default(), "a small number"))?,
+            aggregate_type: text("aggregate_type")?.into(),
+            reference: EventRef {
+                epoch: text("epoch")?.into(),
+                txid,
+                tx_min,
+                aggregate_id: aggregate_id.into(),
+                sequence: i64::try_from(sequence).map_err(|_| malformed("sequence", sequence.to_string().as_bytes(), "at most 2^63 - 1"))?,
+            },
+            occurred_at: DateTime::parse_from_rfc3339(occurred_at)
+                .map_err(|_| malformed("occurred_at", occurred_at.as_bytes(), "an RFC 3339 time"))?
+                .to_utc(),
+            metadata: header("metadata").and_then(|m| std::str::from_utf8(m).ok()).map(Into::into),
+        })
+    }
+
+    /// What programs see as `%`, with the payload as `%data`.
+    #[must_use]
+    pub fn to_value(&self, data: Value) -> Value {
+        let text = |s: &str| Value::from(s);
+        Value::Object(Object::from([
+            ("id".into(), text(&self.id.to_string())),
+            ("type".into(), text(&self.event_type)),
+            ("version".into(), Value::Integer(i64::from(self.schema_version))),
+            ("aggregate_type".into(), text(&self.aggregate_type)),
+            ("aggregate_id".into(), text(&self.reference.aggregate_id)),
+            ("sequence".into(), Value::Integer(self.reference.sequence)),
+            ("occurred_at".into(), Value::Timestamp(self.occurred_at)),
+            ("data".into(), data),
+        ]))
+    }
+
+    /// The type of [`Envelope::to_value`] for a payload of type `data`.
+    #[must_use]
+    pub fn kind(data: Kind) -> Kind {
+        let fields = crate::expr::Collection::empty()
+            .with_known("id", Kind::bytes())
+            .with_known("type", Kind::bytes())
+            .with_known("version", Kind::integer())
+            .with_known("aggregate_type", Kind::bytes())
+            .with_known("aggregate_id", Kind::bytes())
+            .with_known("sequence", Kind::integer())
+            .with_known("occurred_at", Kind::timestamp())
+            .with_known("data", data);
+        Kind::object(fields)
+    }
+}
+
+fn malformed(what: &'static str, found: &[u8], expected: &'static str) -> EnvelopeError {
+    let found = String::from_utf8_lossy(found).chars().take(80).collect();
+    EnvelopeError::Malformed { what, found, expected }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HEADERS: &[(&str, &str)] = &[
+        ("id", "0192f0c1-1111-7000-8000-000000000001"),
+        ("event_type", "Borrowed"),
+        ("schema_version", "1"),
+        ("aggregate_type", "loan"),
+        ("sequence", "3"),
+        ("epoch", "74.00000001"),
+        ("txid", "900"),
+        ("tx_min", "899"),
+        ("occurred_at", "2026-05-23T10:00:00.123456Z"),
+    ];
+
+    fn read(change: &[(&str, Option<&'static str>)]) -> Result<Envelope, EnvelopeError> {
+        Envelope::read(Some(b"l-1"), |name| {
+            let changed = change.iter().find(|(n, _)| *n == name);
+            let value = changed.map_or_else(|| HEADERS.iter().find(|(n, _)| *n == name).map(|(_, v)| *v), |(_, v)| *v);
+            value.map(str::as_bytes)
+        })
+    }
+
+    #[test]
+    fn reads_what_debezium_sends() {
+        let envelope = read(&[]).unwrap();
+        assert_eq!(envelope.reference.txid, 900);
+        assert_eq!(crate::expr::json::time_text(&envelope.occurred_at), "2026-05-23T10:00:00.123456Z");
+    }
+
+    #[test]
+    fn each_header_that_is_missing_or_malformed_is_named() {
+        for (name, _) in HEADERS {
+            let missing = read(&[(name, None)]).unwrap_err().to_string();
+            assert!(missing.contains(&format!("`{name}`")), "{missing}");
+        }
+        for (name, bad) in [("id", "7"), ("sequence", "-1"), ("txid", "x"), ("occurred_at", "yesterday"), ("tx_min", "901")] {
+            let error = read(&[(name, Some(bad))]).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains(bad), "{error}");
+        }
+    }
+}

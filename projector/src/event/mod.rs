@@ -1,0 +1,13 @@
+//! Events as they come off the topics: the envelope in the headers, the Avro payload, and old versions lifted to the newest.
+
+mod avro;
+mod catalog;
+mod envelope;
+mod registry;
+mod upcast;
+
+pub use avro::{AvroError, Shape};
+pub use catalog::{Catalog, CatalogError, EventType};
+pub use envelope::{Envelope, EnvelopeError, EventRef};
+pub use registry::{DecodeError, Decoder};
+pub use upcast::Upcaster;

@@ -1,0 +1,194 @@
+//! Compiling a program against known types, and running it.
+
+use super::{Kind, Value, functions};
+use std::ops::Range;
+use vrl::compiler::runtime::{Runtime, Terminate};
+use vrl::compiler::state::ExternalEnv;
+use vrl::compiler::{CompileConfig, Function, TargetValueRef, TimeZone, compile_with_external};
+use vrl::path::PathPrefix;
+use vrl::value::Secrets;
+
+/// One finding in a program's text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Diagnostic {
+    /// What is wrong.
+    pub message: String,
+    /// Where: a byte range of the program's text.
+    pub span: Range<usize>,
+    /// What stands at that place, in a few words.
+    pub label: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// Why a program stopped at run time. The value it worked on must be thrown away: it may be half changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// A call with `!` failed, or an assertion didn't hold.
+    #[error("program failed: {0}")]
+    Failed(String),
+    /// The program said `abort`.
+    #[error("program aborted: {0}")]
+    Aborted(String),
+}
+
+/// A compiled program. Cheap to share, immutable; each run brings its own state.
+#[derive(Clone, Debug)]
+pub struct Program {
+    inner: vrl::compiler::Program,
+    result: Kind,
+    document: Kind,
+}
+
+/// Compiles programs with the one set of functions that the product offers.
+pub struct Compiler {
+    functions: Vec<Box<dyn Function>>,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self { functions: functions::pure() }
+    }
+}
+
+impl Compiler {
+    /// Compiles `source` where `.` is a `document` and `%` an `event`. The event is read-only.
+    ///
+    /// # Errors
+    /// All findings at once; among them reads of fields that no type has, which the engine itself lets pass as null.
+    pub fn compile(&self, source: &str, document: &Kind, event: &Kind) -> Result<Program, Vec<Diagnostic>> {
+        let env = ExternalEnv::new_with_kind(document.clone(), event.clone());
+        let mut config = CompileConfig::default();
+        config.set_read_only_path(vrl::path::OwnedTargetPath::metadata_root(), true);
+        let compiled = compile_with_external(source, &self.functions, &env, config)
+            .map_err(|list| list.iter().map(Diagnostic::from).collect::<Vec<_>>())?;
+        let end = compiled.program.final_type_info();
+        let unknown: Vec<_> = compiled
+            .program
+            .info()
+            .target_queries
+            .iter()
+            .filter(|path| {
+                let kind = if path.prefix == PathPrefix::Metadata { event } else { document };
+                kind.at_path(&path.path).is_undefined() && !end.state.external.kind(path.prefix).contains_path(&path.path)
+            })
+            .map(|path| Diagnostic::unknown_field(source, &path.to_string()))
+            .collect();
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let document = end.state.external.target_kind().clone();
+        Ok(Program { result: end.result.kind().clone(), document, inner: compiled.program })
+    }
+}
+
+/// Whether a type has anything at a path.
+trait ContainsPath {
+    fn contains_path(&self, path: &vrl::path::OwnedValuePath) -> bool;
+}
+
+impl ContainsPath for Kind {
+    fn contains_path(&self, path: &vrl::path::OwnedValuePath) -> bool {
+        !self.at_path(path).is_undefined()
+    }
+}
+
+impl Program {
+    /// The type of the document after a run.
+    #[must_use]
+    pub fn document(&self) -> &Kind {
+        &self.document
+    }
+
+    /// The type of the program's own value (its last expression).
+    #[must_use]
+    pub fn result(&self) -> &Kind {
+        &self.result
+    }
+
+    /// Runs the program: changes `document`, reads `event`, gives the value of the last expression.
+    ///
+    /// # Errors
+    /// [`RunError`]; `document` may then be half changed.
+    pub fn run(&self, document: &mut Value, event: &mut Value) -> Result<Value, RunError> {
+        let mut secrets = Secrets::new();
+        let mut target = TargetValueRef { value: document, metadata: event, secrets: &mut secrets };
+        Runtime::default().resolve(&mut target, &self.inner, &TimeZone::Named(chrono_tz::UTC)).map_err(|stop| match stop {
+            Terminate::Abort(error) => RunError::Aborted(error.to_string()),
+            stop => RunError::Failed(stop.to_string()),
+        })
+    }
+
+    /// Whether a run can stop with an error, so that the caller must keep the document as it was.
+    #[must_use]
+    pub fn can_fail(&self) -> bool {
+        self.inner.info().fallible || self.inner.info().abortable
+    }
+}
+
+impl Diagnostic {
+    fn unknown_field(source: &str, path: &str) -> Self {
+        let start = source.find(path).unwrap_or(0);
+        let span = if source[start..].starts_with(path) { start..start + path.len() } else { 0..source.len().min(1) };
+        Self {
+            message: format!("no type has the field `{path}`"),
+            span,
+            label: "this field doesn't exist".into(),
+            help: Some("check the spelling against the event's schema (`%data`) or the fields that the programs set (`.`)".into()),
+        }
+    }
+}
+
+impl From<&vrl::diagnostic::Diagnostic> for Diagnostic {
+    fn from(from: &vrl::diagnostic::Diagnostic) -> Self {
+        let label = from.labels.iter().find(|l| l.primary).or(from.labels.first());
+        Self {
+            message: format!("{} (E{})", from.message, from.code),
+            span: label.map_or(0..0, |l| l.span.range()),
+            label: label.map_or_else(String::new, |l| l.message.clone()),
+            help: from.notes.first().map(ToString::to_string),
+        }
+    }
+}
+
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::expr::{Collection, Object};
+
+    fn event() -> Kind {
+        let data = Collection::empty().with_known("total", Kind::integer()).with_known("name", Kind::bytes().or_null());
+        Kind::object(Collection::empty().with_known("data", Kind::object(data)).with_known("sequence", Kind::integer()))
+    }
+
+    fn compile(source: &str) -> Result<Program, Vec<Diagnostic>> {
+        Compiler::default().compile(source, &Kind::object(Collection::empty()), &event())
+    }
+
+    #[test]
+    fn a_program_changes_the_document_and_reads_the_event() {
+        let program = compile(".total = %data.total * 2\n.seq = %sequence").unwrap();
+        let mut document = Value::Object(Object::new());
+        let mut event = vrl::value!({"data": {"total": 21}, "sequence": 3});
+        program.run(&mut document, &mut event).unwrap();
+        assert_eq!(document, vrl::value!({"total": 42, "seq": 3}));
+        assert!(program.document().as_object().unwrap().known().get(&"total".into()).unwrap().is_integer());
+    }
+
+    #[test]
+    fn a_field_that_no_schema_has_is_an_error_with_its_place() {
+        let errors = compile(".a = 1\n.total = %data.totl").unwrap_err();
+        assert_eq!(errors[0].span, 16..26, "{errors:?}");
+        assert!(errors[0].message.contains("%data.totl"));
+    }
+
+    #[test]
+    fn nullable_misuse_and_impure_functions_do_not_compile() {
+        assert!(compile(".name = upcase(%data.name)").is_err());
+        assert!(compile(".at = now()").is_err());
+        assert!(compile("%data.total = 3").is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The one place that names the expression language: VRL, compiled against the types of the event and the document.
+//!
+//! A program sees two values: `.` is the document being folded and `%` the event (`%data`, `%aggregate_id`, `%sequence`,
+//! `%occurred_at`, …). Only pure functions are offered, so that replaying the same events gives the same documents.
+
+mod compile;
+mod functions;
+pub mod json;
+
+pub use compile::{Compiler, Diagnostic, Program, RunError};
+pub use vrl::value::kind::Collection;
+pub use vrl::value::{KeyString, Kind, ObjectMap as Object, Value};

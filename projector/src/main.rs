@@ -1,0 +1,3 @@
+//! The `projector` command.
+
+fn main() {}

@@ -1,0 +1,234 @@
+//! From a projection's file to what the host runs: programs compiled, the kind and the document's type inferred.
+
+use super::diagnostic::{Finding, Source};
+use super::{Projection, Store};
+use crate::event::{Catalog, Envelope};
+use crate::expr::{Collection, Compiler, Kind, Program};
+use serde_saphyr::Spanned;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rounds in which the document's type must settle; each program may widen what the others see.
+const INFERENCE_ROUNDS_MAX: usize = 16;
+
+/// How exactness is kept; inferred from the store and from what feeds the read model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadModelKind {
+    /// One aggregate a document: its sequence is the document's version.
+    Entity,
+    /// Rows under stable ids, each added once.
+    Facts,
+}
+
+impl ReadModelKind {
+    /// Its name in messages and status.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Entity => "entity",
+            Self::Facts => "facts",
+        }
+    }
+}
+
+/// A projection ready to run.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The file's content.
+    pub projection: Projection,
+    /// How exactness is kept.
+    pub kind: ReadModelKind,
+    /// The type of the aggregate whose events it takes.
+    pub aggregate_type: String,
+    /// The type of a document, or of a row.
+    pub document: Kind,
+    key: Option<BTreeMap<Arc<str>, Program>>,
+    programs: BTreeMap<Arc<str>, Program>,
+}
+
+impl Compiled {
+    /// Reads and compiles a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it.
+    pub fn load(path: &Path, catalog: &Catalog) -> Result<(Self, Source), Vec<Finding>> {
+        let name: Arc<str> = path.display().to_string().into();
+        let source = match std::fs::read_to_string(path) {
+            Ok(text) => Source { name, text: text.into() },
+            Err(error) => {
+                let source = Source { name, text: "".into() };
+                return Err(vec![Finding::at(&source, serde_saphyr::Location::UNKNOWN, error.to_string(), "name a file that can be read")]);
+            }
+        };
+        Ok((Self::new(&source, catalog)?, source))
+    }
+
+    /// Compiles a file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it.
+    pub fn new(source: &Source, catalog: &Catalog) -> Result<Self, Vec<Finding>> {
+        let projection = Projection::parse(source)?;
+        let mut findings = check_name(source, &projection.name);
+        let mut events = BTreeMap::new();
+        for (name, program) in &projection.on {
+            match catalog.event(name) {
+                Some(event) => _ = events.insert(name.as_str(), (event, Envelope::kind(event.kind.clone()), program)),
+                None => findings.push(unknown_event(source, name, program, catalog)),
+            }
+        }
+        let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.as_str()).collect();
+        aggregates.sort_unstable();
+        aggregates.dedup();
+        let kind = if matches!(projection.store, Store::Clickhouse(_)) { ReadModelKind::Facts } else { ReadModelKind::Entity };
+        if aggregates.len() > 1 {
+            findings.push(Finding::at(
+                source,
+                projection.name.defined,
+                format!("fed by several aggregates: {}", aggregates.join(", ")),
+                "this release folds one aggregate into a document; make a read model for each",
+            ));
+        }
+        let (Some(aggregate_type), true) = (aggregates.first(), findings.is_empty()) else {
+            if findings.is_empty() {
+                findings.push(Finding::at(source, projection.name.defined, "no event feeds this read model", "name at least one under `on:`"));
+            }
+            return Err(findings);
+        };
+        let compiler = Compiler::default();
+        let (programs, document) = infer(&compiler, source, kind, &events)?;
+        let key = compile_key(&compiler, source, projection.key.as_ref(), &events)?;
+        if let Store::Clickhouse(store) = &projection.store {
+            check_day(source, &projection.name, &store.day, &document)?;
+        }
+        Ok(Self { kind, aggregate_type: (*aggregate_type).to_owned(), document, key, programs, projection })
+    }
+
+    /// The topic that feeds it.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        format!("events.{}", self.aggregate_type)
+    }
+
+    /// The program for an event type; none where the projection doesn't take it.
+    #[must_use]
+    pub fn program(&self, event_type: &str) -> Option<&Program> {
+        self.programs.get(event_type)
+    }
+
+    /// The program that gives an event's document key; none where it is the aggregate's id.
+    #[must_use]
+    pub fn key_program(&self, event_type: &str) -> Option<&Program> {
+        self.key.as_ref().and_then(|keys| keys.get(event_type))
+    }
+
+    /// Tells whether another file gives the same documents in the same place: all but prose and queries goes in, and the
+    /// engine's version with it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        let p = &self.projection;
+        let programs: Vec<_> = p.on.iter().map(|(event, program)| (event, &program.value)).collect();
+        (&p.name.value, format!("{:?}", p.store), p.key.as_ref().map(|k| &k.value), programs).hash(&mut hasher);
+        format!("vrl-0.38:{:016x}", hasher.finish())
+    }
+}
+
+type Events<'a> = BTreeMap<&'a str, (&'a crate::event::EventType, Kind, &'a Spanned<String>)>;
+
+/// Compiles all programs until the document's type no longer widens: what one event sets, another may find or not find.
+fn infer(
+    compiler: &Compiler,
+    source: &Source,
+    kind: ReadModelKind,
+    events: &Events<'_>,
+) -> Result<(BTreeMap<Arc<str>, Program>, Kind), Vec<Finding>> {
+    let nothing = Kind::object(Collection::empty());
+    let mut before = nothing.clone();
+    let mut document = None;
+    for _ in 0..INFERENCE_ROUNDS_MAX {
+        let mut findings = Vec::new();
+        let mut programs = BTreeMap::new();
+        for (name, (_, event, program)) in events {
+            match compiler.compile(&program.value, &before, event) {
+                Ok(compiled) => _ = programs.insert(Arc::from(*name), compiled),
+                Err(found) => findings.extend(found.iter().map(|d| Finding::in_program(source, program, d))),
+            }
+        }
+        let after = programs.values().map(|p| p.document().clone()).reduce(|a, b| a.union(b)).unwrap_or_else(|| nothing.clone());
+        // A row starts empty each time; a document starts as any program may have left it.
+        let next = if kind == ReadModelKind::Facts { nothing.clone() } else { after.union(nothing.clone()) };
+        let settled = next == before && document.as_ref() == Some(&after);
+        if settled {
+            return if findings.is_empty() { Ok((programs, after)) } else { Err(findings) };
+        }
+        // Findings of an early round may come from types that aren't known yet; but if nothing compiles, nothing will change.
+        if programs.is_empty() {
+            return Err(findings);
+        }
+        before = next;
+        document = Some(after);
+    }
+    let (_, _, program) = events.values().next().ok_or_else(Vec::new)?;
+    Err(vec![Finding::at(source, program.defined, "the document's type doesn't settle", "a program nests the document in itself")])
+}
+
+fn compile_key(
+    compiler: &Compiler,
+    source: &Source,
+    key: Option<&Spanned<String>>,
+    events: &Events<'_>,
+) -> Result<Option<BTreeMap<Arc<str>, Program>>, Vec<Finding>> {
+    let Some(key) = key else { return Ok(None) };
+    let mut programs = BTreeMap::new();
+    for (name, (_, event, _)) in events {
+        let nothing = Kind::object(Collection::empty());
+        let program = compiler
+            .compile(&key.value, &nothing, event)
+            .map_err(|found| found.iter().map(|d| Finding::in_program(source, key, d)).collect::<Vec<_>>())?;
+        if !program.result().is_bytes() {
+            return Err(vec![Finding::at(
+                source,
+                key.defined,
+                format!("the key of {name} is {}, not always text", program.result()),
+                "a key must be text and never null; convert it, or give a default with `??`",
+            )]);
+        }
+        programs.insert(Arc::from(*name), program);
+    }
+    Ok(Some(programs))
+}
+
+fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {
+    let good = name.value.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.value.len() <= 48
+        && name.value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let found = || Finding::at(source, name.defined, format!("`{}` can't name a read model", name.value), "use a-z, 0-9 and _, a letter first, at most 48");
+    if good { Vec::new() } else { vec![found()] }
+}
+
+fn check_day(source: &Source, name: &Spanned<String>, day: &str, document: &Kind) -> Result<(), Vec<Finding>> {
+    let known = document.as_object().and_then(|fields| fields.known().get(&day.into()));
+    if known.is_some_and(|kind| kind.is_bytes() || kind.is_timestamp()) {
+        return Ok(());
+    }
+    Err(vec![Finding::at(
+        source,
+        name.defined,
+        format!("`store.clickhouse.day` is `{day}`, which not every program sets to text or a time"),
+        "set it in each program, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
+    )])
+}
+
+fn unknown_event(source: &Source, name: &str, program: &Spanned<String>, catalog: &Catalog) -> Finding {
+    let near = catalog.names().min_by_key(|known| distance(known, name)).unwrap_or("none");
+    Finding::at(source, program.defined, format!("no schema has the event `{name}`"), format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event"))
+}
+
+/// Letters that two names don't share, roughly: enough to guess a slip.
+fn distance(a: &str, b: &str) -> usize {
+    let common = |a: &str, b: &str| a.chars().filter(|c| b.contains(*c)).count();
+    a.len() + b.len() - common(a, b) - common(b, a) + a.len().abs_diff(b.len())
+}

@@ -1,0 +1,177 @@
+//! Where read models live. One folder a store, the same file names in each; this file is the contract that all keep.
+//!
+//! # The contract
+//! A [`Sink`] is one generation's place in one store: an index, a table, a key space. The host calls it from one task, one
+//! call at a time:
+//!
+//! 1. [`Sink::prepare`] once, before anything else: creates the place, or finds that it is there and belongs to this generation.
+//! 2. [`Sink::load_progress`] when partitions are assigned, to learn where to go on.
+//! 3. For each batch: [`Sink::load`] of the documents to fold (never for facts), then [`Sink::write`], then
+//!    [`Sink::save_progress`]. Progress is thus never ahead of the documents.
+//!
+//! **Every write is conditional.** A document's write carries the version that the fold reached; the store refuses it when it
+//! holds that version or a newer one ([`Outcome::Stale`]). A batch that is sent again after an unknown outcome (time-out,
+//! connection lost) therefore changes nothing twice. Facts carry a stable id instead, under which the store keeps one row.
+//!
+//! **Items answer one by one.** A document that the store refuses for its content is [`Outcome::Rejected`]; the others of the
+//! batch land. An error of the whole call ([`SinkError`]) says nothing about which items landed: the caller calls again.
+//!
+//! **Deletes** are tombstones that keep the version, so that a late writer can't revive the document.
+
+pub mod clickhouse;
+pub mod elasticsearch;
+pub mod memory;
+pub mod redis;
+
+use crate::apply::Progress;
+use crate::expr::{Kind, Object};
+use crate::projection::Store;
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// A document as the store holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The version of the last event folded in.
+    pub version: i64,
+    /// The fields; `None` for a tombstone.
+    pub fields: Option<Object>,
+}
+
+/// One conditional write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The document's key; for facts the row's stable id.
+    pub key: String,
+    /// The version that the document reaches with this write: lands only where the store has a smaller one or none.
+    /// Always 0 for facts.
+    pub version: i64,
+    /// The new fields, whole; `None` leaves a tombstone.
+    pub fields: Option<Object>,
+}
+
+/// What became of one [`Write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The store has it.
+    Written,
+    /// The store already held this version or a newer one; nothing was changed.
+    Stale,
+    /// The store refuses this content, and would refuse it again.
+    Rejected(String),
+}
+
+/// A topic's partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number, from 0.
+    pub number: i32,
+}
+
+/// Why a whole call failed. Unknown outcome throughout: part of the batch may have landed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The store is down, slow, full, read-only or overloaded. Try again after a pause; never an event's fault.
+    #[error("{store} is not available: {reason}")]
+    Unavailable {
+        /// The store's kind.
+        store: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The place is not this generation's, or another owner took over. Stop; don't try again.
+    #[error("{place} belongs to {owner}, not to {generation}")]
+    Fenced {
+        /// The place that was found taken.
+        place: String,
+        /// Who holds it.
+        owner: String,
+        /// Who asked.
+        generation: String,
+    },
+    /// The store answered something that a correct set-up never answers (a missing table, a wrong mapping).
+    #[error("{store}: {reason}")]
+    Broken {
+        /// The store's kind.
+        store: &'static str,
+        /// What was wrong and what to do.
+        reason: String,
+    },
+}
+
+/// What a sink must know of the generation whose place it is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The read model's name, which names the place (`name-g1`, `name_g1`).
+    pub read_model: String,
+    /// The generation's number, from 1.
+    pub generation: u32,
+    /// The inferred type of a document (of a row, for facts).
+    pub document: Kind,
+}
+
+/// Addresses of the stores, from the environment.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StoreUrls {
+    /// Redis, without a database: the projection names that
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379")]
+    pub redis_url: String,
+    /// Elasticsearch or OpenSearch
+    #[arg(long, env = "ELASTICSEARCH_URL", default_value = "http://127.0.0.1:9200")]
+    pub elasticsearch_url: String,
+    /// ClickHouse's HTTP interface
+    #[arg(long, env = "CLICKHOUSE_URL", default_value = "http://127.0.0.1:8123")]
+    pub clickhouse_url: String,
+    /// The ClickHouse database that holds the read models (not `default`)
+    #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "read_models")]
+    pub clickhouse_database: String,
+}
+
+/// One generation's place in one store. See the module for the contract.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Creates the place (index with mapping, table, marker of the key space) if it isn't there. Idempotent.
+    async fn prepare(&self) -> Result<(), SinkError>;
+
+    /// Makes this place the one that direct readers see (alias, view). Idempotent.
+    async fn go_live(&self) -> Result<(), SinkError>;
+
+    /// The documents of `keys`, in that order, `None` where there is none. At most 10,000 keys.
+    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError>;
+
+    /// Writes a batch whose keys are distinct; one outcome a write, in order.
+    async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError>;
+
+    /// Makes all that was written before this call visible to searches. Nothing to do where writes are visible at once.
+    async fn refresh(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Whether readers see a write only after [`Sink::refresh`].
+    fn needs_refresh(&self) -> bool {
+        false
+    }
+
+    /// The progress saved for these partitions, in that order.
+    async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError>;
+
+    /// Saves progress, after the batches that it covers.
+    async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError>;
+
+    /// How many documents (rows) readers see now.
+    async fn count(&self) -> Result<u64, SinkError>;
+}
+
+/// Opens the sink that a projection's `store` asks for. The one registry of stores.
+///
+/// # Errors
+/// When the address can't be used; the store itself need not be up yet.
+pub fn open(store: &Store, place: Place, urls: &StoreUrls) -> Result<Arc<dyn Sink>, SinkError> {
+    Ok(match store {
+        Store::Redis(config) => Arc::new(redis::RedisSink::open(config, place, urls)?),
+        Store::Elasticsearch(config) => Arc::new(elasticsearch::ElasticsearchSink::open(config, place, urls)?),
+        Store::Clickhouse(config) => Arc::new(clickhouse::ClickhouseSink::open(config, place, urls)?),
+    })
+}
