@@ -1,1 +1,59 @@
-//! .
+//! Acceptance tests on the running stack, and the few helpers that they share.
+//!
+//! `./dev test` starts a fresh instance and sets the environment; every test here is ignored without it. The tests
+//! share one set of services, so each makes customers, products and orders of its own, and those that disturb the
+//! services (kill, hold back, plant faults) sit in test binaries of their own, behind [`ALONE`].
+
+pub mod processes;
+pub mod shop;
+pub mod stores;
+pub mod tools;
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+/// Held by tests that must not meet another one of their binary.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A variable that `./dev test` sets.
+///
+/// # Errors
+/// When it isn't set: the stack isn't there.
+pub fn var(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set: run through ./dev test"))
+}
+
+/// One of the project's binaries, as `cargo build` leaves it.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("debug").join(name)
+}
+
+/// Asks again until the answer is a `Some`, at most for `limit`.
+///
+/// # Errors
+/// The last error, or that the limit passed.
+pub async fn eventually<T, F, A>(what: &str, limit: Duration, mut ask: A) -> Result<T>
+where
+    A: FnMut() -> F,
+    F: Future<Output = Result<Option<T>>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        let answer = ask().await;
+        match answer {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) if Instant::now() >= deadline => anyhow::bail!("{what}: not within {limit:?}"),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error.context(format!("{what}: not within {limit:?}")));
+            }
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The project's own tools, run as a user runs them.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::{process::Command, sync::OnceCell};
+
+use crate::binary;
+
+static SERVICES: OnceCell<()> = OnceCell::const_new();
+
+/// Starts what isn't running of our services; at once when all of them do. Every test begins with it, so that none
+/// depends on what another one left.
+///
+/// # Errors
+/// When a service doesn't start; the message names its log.
+pub async fn services_up() -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    SERVICES.get_or_try_init(|| run("xtask", &["services", "up"])).await?;
+    Ok(())
+}
+
+/// Runs one of the project's binaries to its end.
+///
+/// # Errors
+/// When it fails, with what it printed.
+pub async fn run(name: &str, arguments: &[&str]) -> Result<()> {
+    let output = command(name, arguments).output().await.with_context(|| format!("can't run {name}"))?;
+    ensure!(
+        output.status.success(),
+        "{name} {} failed: {}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// What `./dev audit` says, waiting at most `wait_s` for the projector.
+///
+/// # Errors
+/// When it can't compare at all, or its exit code doesn't fit its verdict.
+pub async fn audit(wait_s: u64) -> Result<Value> {
+    let wait = wait_s.to_string();
+    let output = command("xtask", &["audit", "--output", "json", "--wait", &wait]).output().await?;
+    let verdict: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("audit gave no verdict: {}", String::from_utf8_lossy(&output.stderr)))?;
+    ensure!(
+        output.status.code() == Some(i32::from(verdict["agrees"] != Value::Bool(true))),
+        "exit code {:?} with {verdict}",
+        output.status.code()
+    );
+    Ok(verdict)
+}
+
+/// The audit must find nothing.
+///
+/// # Errors
+/// What it found.
+pub async fn audit_agrees(wait_s: u64) -> Result<()> {
+    let verdict = audit(wait_s).await?;
+    ensure!(verdict["agrees"] == Value::Bool(true), "the audit differs: {verdict:#}");
+    Ok(())
+}
+
+/// Sends orders in the background, as `./dev load` does; await the result to get its report.
+///
+/// # Errors
+/// When it can't be started; the inner one when the load failed.
+pub fn load(orders: u32, rate: u32, seed: u64) -> Result<tokio::task::JoinHandle<Result<Value>>> {
+    let (orders, rate, seed) = (orders.to_string(), rate.to_string(), seed.to_string());
+    let arguments = ["load", "--orders", &orders, "--rate", &rate, "--seed", &seed, "--output", "json"];
+    let child = command("xtask", &arguments).spawn().context("can't run xtask load")?;
+    Ok(tokio::spawn(async move {
+        let output = child.wait_with_output().await?;
+        ensure!(output.status.success(), "load failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }))
+}
+
+fn command(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary(name));
+    command
+        .args(arguments)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
