@@ -108,6 +108,8 @@ fn connector_secrets(instance: &Instance) -> anyhow::Result<BTreeMap<String, Str
         ("OUTBOX_DATABASE_NAME", "app".to_owned()),
         ("OUTBOX_DATABASE_USER", settings.get("DEBEZIUM_USER")?.to_owned()),
         ("OUTBOX_DATABASE_PASSWORD", settings.get("DEBEZIUM_PASSWORD")?.to_owned()),
+        ("OUTBOX_TOPIC_PARTITIONS", settings.get("TOPIC_PARTITIONS")?.to_owned()),
+        ("OUTBOX_TOPIC_REPLICATION_FACTOR", settings.get("TOPIC_REPLICATION_FACTOR")?.to_owned()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into())
