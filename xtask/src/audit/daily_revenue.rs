@@ -16,7 +16,7 @@ pub(super) struct Facts;
 pub(super) struct Days;
 
 const FACTS: &str = "select * from daily_revenue";
-const DAYS: &str = "select day || ' ' || currency as key, toString(day) as day, currency, \
+const DAYS: &str = "select concat(toString(day), ' ', currency) as key, day, currency, \
     sumIf(amount_cents, entry in ('placed', 'items')) as gross_cents, \
     -sumIf(amount_cents, entry = 'cancelled') as cancelled_cents, \
     -sumIf(amount_cents, entry = 'refunded') as refunded_cents, \

@@ -11,7 +11,7 @@ select e.event_id::text as key,
            'recorded_at', to_char(e.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
        ) as document
 from events e
-join orders o on o.order_id = e.aggregate_id::uuid
+join orders o on o.order_id::text = e.aggregate_id
 cross join lateral (
     select case e.event_type
                when 'OrderPlaced' then 'placed'

@@ -166,3 +166,110 @@ impl Command {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        sync::{
+            Mutex,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    use axum::{Json, Router, extract::State, http::StatusCode, routing::any};
+    use serde_json::json;
+
+    use super::*;
+    use crate::load::{plan::plan, setup, tpch};
+
+    /// A service that knows no rules, but writes down what it was asked, and may stall.
+    #[derive(Default)]
+    struct Stub {
+        ids: AtomicU64,
+        /// Requests on each order, as they came.
+        seen: Mutex<HashMap<String, Vec<String>>>,
+        /// Held while the service stalls.
+        stall: tokio::sync::Mutex<Duration>,
+    }
+
+    async fn answer(
+        State(stub): State<Arc<Stub>>,
+        uri: axum::http::Uri,
+        Json(body): Json<Value>,
+    ) -> (StatusCode, Json<Value>) {
+        {
+            let mut stall = stub.stall.lock().await;
+            tokio::time::sleep(std::mem::take(&mut *stall)).await;
+        }
+        let id = stub.ids.fetch_add(1, Ordering::Relaxed).to_string();
+        let path = uri.path();
+        if path.ends_with("/cancel") {
+            let problem = json!({"type": "https://example.com/problems/too-late", "detail": "no"});
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(problem));
+        }
+        let order = match path {
+            "/orders" => Some(id.clone()),
+            "/payments" => body["order_id"].as_str().map(str::to_owned),
+            _ => path.strip_prefix("/orders/").and_then(|rest| rest.split('/').next()).map(str::to_owned),
+        };
+        if let Some(order) = &order {
+            let what = if path == "/payments" {
+                body["status"].to_string()
+            } else {
+                path.rsplit('/').next().unwrap().to_owned()
+            };
+            stub.seen.lock().unwrap().entry(order.clone()).or_default().push(what);
+        }
+        let answer = json!({"customer_id": id, "product_id": id, "order_id": order, "payment_id": id,
+            "sequence_number": 1, "consistency_token": "t"});
+        (StatusCode::CREATED, Json(answer))
+    }
+
+    async fn drive(orders: u32, rate: f64, stall: Duration) -> (Report, usize, Arc<Stub>) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let stub = Arc::new(Stub::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = Router::new().fallback(any(answer)).with_state(Arc::clone(&stub));
+        tokio::spawn(async move { axum::serve(listener, service).await });
+
+        let (api, progress) = (CommandApi::new(&url).unwrap(), Progress::start("test", 0));
+        let input = tpch::generate(orders, 1);
+        let catalogue = setup::create(&api, &input, &progress).await.unwrap();
+        *stub.stall.lock().await = stall;
+        let steps = plan(&input, 1);
+        let report = open_loop(&api, &input, &catalogue, &steps, rate, &progress).await;
+        (report, steps.len(), stub)
+    }
+
+    #[tokio::test]
+    async fn every_command_is_accounted_for_and_an_order_is_never_overtaken() {
+        let (report, steps, stub) = drive(300, 20_000.0, Duration::ZERO).await;
+        assert_eq!(report.sent + report.skipped, steps as u64);
+        assert_eq!(report.sent, report.ok + report.refused["too-late"]);
+        assert_eq!(report.error_count(), 0);
+        assert!(report.sample.is_some());
+        let seen = stub.seen.lock().unwrap();
+        assert_eq!(seen.len(), 300);
+        for (order, requests) in seen.iter() {
+            assert_eq!(requests[0], "orders", "{order}: {requests:?}");
+            let place = |what: &str| requests.iter().position(|request| request == what);
+            if let Some(ship) = place("ship") {
+                assert!(place("\"confirmed\"").unwrap() < ship, "{order}: {requests:?}");
+                assert!(place("deliver").is_none_or(|deliver| ship < deliver), "{order}: {requests:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stall_shows_in_every_command_that_it_delayed() {
+        let stall = Duration::from_millis(600);
+        let (report, steps, _) = drive(60, 200.0, stall).await;
+        // about 0.7 s of schedule, of which the stall covers most: a closed loop would show it in one command
+        assert!(steps > 100);
+        assert!(report.latency_ms.p50 > 100.0, "{}", report.latency_ms);
+        assert!(report.latency_ms.max >= 590.0, "{}", report.latency_ms);
+    }
+}
