@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::connect::{Client, Config, ConnectError, FieldError};
+use crate::connect::{Client, Config, ConnectError, FieldError, Status};
 
 /// Why the connector could not be brought to run.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +27,8 @@ pub enum ApplyError {
         /// The stack trace.
         trace: String,
     },
-    /// It neither runs nor fails.
-    #[error("connector {name} does not run after {seconds} s; last state: {state}")]
+    /// It neither runs (or stops, where that was asked) nor fails.
+    #[error("connector {name} is not as asked after {seconds} s; last state: {state}")]
     Timeout {
         /// The connector.
         name: String,
@@ -67,19 +67,63 @@ pub fn read(path: &Path) -> Result<Config, ApplyError> {
     serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
 }
 
-/// Validates, then creates or changes the connector where it differs.
+/// Validates, then creates or changes the connector where it differs. It is stopped meanwhile: what runs afterwards
+/// has the new configuration, while Connect reports the old task's state for a while after a change.
+/// With `from_slot`, offsets of an earlier slot are forgotten: they point to WAL that is gone.
 ///
 /// # Errors
-/// Connect is unreachable, or refuses fields: all of them are named.
-pub async fn configure(client: &Client, name: &str, config: &Config) -> Result<Outcome, ApplyError> {
+/// Connect is unreachable, refuses fields (all of them are named), or cannot stop the connector within `limit`.
+pub async fn configure(
+    client: &Client,
+    name: &str,
+    config: &Config,
+    from_slot: bool,
+    limit: Duration,
+) -> Result<Outcome, ApplyError> {
     validate(client, name, config).await?;
     let outcome = match client.config(name).await? {
-        Some(current) if current == named(name, config) => return Ok(Outcome::Unchanged),
+        Some(current) if current == named(name, config) => Outcome::Unchanged,
         Some(_) => Outcome::Changed,
         None => Outcome::Created,
     };
-    client.put_config(name, config).await?;
+    if outcome == Outcome::Unchanged && !from_slot {
+        // Whoever stopped it asked for `apply` now; on a running connector this does nothing.
+        client.resume(name).await?;
+        return Ok(outcome);
+    }
+    if outcome == Outcome::Created {
+        client.create_stopped(name, config).await?;
+    } else {
+        client.stop(name).await?;
+    }
+    wait_stopped(client, name, limit).await?;
+    if outcome == Outcome::Changed {
+        client.put_config(name, config).await?;
+    }
+    if from_slot {
+        client.forget_offsets(name).await?;
+    }
+    client.resume(name).await?;
     Ok(outcome)
+}
+
+async fn wait_stopped(client: &Client, name: &str, limit: Duration) -> Result<(), ApplyError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = client.status(name).await?;
+        if status.as_ref().is_some_and(Status::stopped) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(timeout(name, limit, status));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn timeout(name: &str, limit: Duration, status: Option<Status>) -> ApplyError {
+    let state = status.map_or_else(|| "unknown to Connect".to_owned(), |s| format!("{s:?}"));
+    ApplyError::Timeout { name: name.to_owned(), seconds: limit.as_secs(), state }
 }
 
 /// Connect's own validation of every field.
@@ -120,8 +164,7 @@ pub async fn wait_running(client: &Client, name: &str, limit: Duration) -> Resul
             return Ok(());
         }
         if Instant::now() >= deadline {
-            let state = status.map_or_else(|| "unknown to Connect".to_owned(), |s| format!("{s:?}"));
-            return Err(ApplyError::Timeout { name: name.to_owned(), seconds: limit.as_secs(), state });
+            return Err(timeout(name, limit, status));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

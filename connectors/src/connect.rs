@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A connector's configuration: Connect takes strings only.
 pub type Config = BTreeMap<String, String>;
@@ -54,6 +55,12 @@ impl Status {
             .map(|worker| worker.trace.as_deref().unwrap_or("no trace given"))
     }
 
+    /// Whether the connector is stopped, with no task left.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.tasks.is_empty() && self.connector.state == "STOPPED"
+    }
+
     /// Whether the connector and at least one task run.
     #[must_use]
     pub fn running(&self) -> bool {
@@ -66,7 +73,7 @@ impl Status {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No answer, or not an answer of Connect.
-    #[error("asking Kafka Connect at {url}: {source}")]
+    #[error("asking Kafka Connect at {url}")]
     Http {
         /// The URL asked.
         url: String,
@@ -134,7 +141,7 @@ impl Client {
     pub async fn validate(&self, config: &Config) -> Result<Vec<FieldError>, ConnectError> {
         let class = config.get("connector.class").ok_or(ConnectError::NoClass)?;
         let path = format!("/connector-plugins/{class}/config/validate");
-        let answer = self.send(reqwest::Method::PUT, &path, Some(config)).await?;
+        let answer = self.send(Method::PUT, &path, Some(&json!(config))).await?;
         let validation: Validation = self.decode(&path, answer).await?;
         let refused = validation.configs.into_iter().map(|field| field.value).filter(|value| !value.errors.is_empty());
         Ok(refused.map(|value| FieldError { field: value.name, errors: value.errors }).collect())
@@ -156,12 +163,45 @@ impl Client {
         self.optional(&format!("/connectors/{name}/status")).await
     }
 
-    /// Creates or changes a connector.
+    /// Creates a connector that does not run yet.
+    ///
+    /// # Errors
+    /// Connect is unreachable or refuses the configuration.
+    pub async fn create_stopped(&self, name: &str, config: &Config) -> Result<(), ConnectError> {
+        let body = json!({ "name": name, "config": config, "initial_state": "STOPPED" });
+        self.send(Method::POST, "/connectors", Some(&body)).await.map(drop)
+    }
+
+    /// Changes the configuration of a connector.
     ///
     /// # Errors
     /// Connect is unreachable or refuses the configuration.
     pub async fn put_config(&self, name: &str, config: &Config) -> Result<(), ConnectError> {
-        self.send(reqwest::Method::PUT, &format!("/connectors/{name}/config"), Some(config)).await.map(drop)
+        self.send(Method::PUT, &format!("/connectors/{name}/config"), Some(&json!(config))).await.map(drop)
+    }
+
+    /// Asks for a connector's tasks to be shut down; its configuration and offsets stay.
+    ///
+    /// # Errors
+    /// Connect is unreachable or refuses.
+    pub async fn stop(&self, name: &str) -> Result<(), ConnectError> {
+        self.send(Method::PUT, &format!("/connectors/{name}/stop"), None).await.map(drop)
+    }
+
+    /// Starts a stopped connector.
+    ///
+    /// # Errors
+    /// Connect is unreachable or refuses.
+    pub async fn resume(&self, name: &str) -> Result<(), ConnectError> {
+        self.send(Method::PUT, &format!("/connectors/{name}/resume"), None).await.map(drop)
+    }
+
+    /// Forgets how far a stopped connector has read.
+    ///
+    /// # Errors
+    /// Connect is unreachable or refuses, as it does while the connector runs.
+    pub async fn forget_offsets(&self, name: &str) -> Result<(), ConnectError> {
+        self.send(Method::DELETE, &format!("/connectors/{name}/offsets"), None).await.map(drop)
     }
 
     /// Restarts what failed of a connector: Connect never does so by itself.
@@ -170,7 +210,7 @@ impl Client {
     /// Connect is unreachable or refuses.
     pub async fn restart_failed(&self, name: &str) -> Result<(), ConnectError> {
         let path = format!("/connectors/{name}/restart?includeTasks=true&onlyFailed=true");
-        self.send(reqwest::Method::POST, &path, None).await.map(drop)
+        self.send(Method::POST, &path, None).await.map(drop)
     }
 
     /// Removes a connector; false if there was none.
@@ -178,7 +218,7 @@ impl Client {
     /// # Errors
     /// Connect is unreachable or refuses.
     pub async fn delete(&self, name: &str) -> Result<bool, ConnectError> {
-        match self.send(reqwest::Method::DELETE, &format!("/connectors/{name}"), None).await {
+        match self.send(Method::DELETE, &format!("/connectors/{name}"), None).await {
             Ok(_) => Ok(true),
             Err(ConnectError::Refused { status: reqwest::StatusCode::NOT_FOUND, .. }) => Ok(false),
             Err(error) => Err(error),
@@ -186,21 +226,21 @@ impl Client {
     }
 
     async fn optional<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ConnectError> {
-        match self.send(reqwest::Method::GET, path, None).await {
+        match self.send(Method::GET, path, None).await {
             Ok(answer) => self.decode(path, answer).await.map(Some),
             Err(ConnectError::Refused { status: reqwest::StatusCode::NOT_FOUND, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn send(&self, method: reqwest::Method, path: &str, body: Option<&Config>) -> Result<reqwest::Response, ConnectError> {
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<reqwest::Response, ConnectError> {
         let url = format!("{}{path}", self.base);
         let failed = |source| ConnectError::Http { url: url.clone(), source };
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         loop {
             let mut request = self.http.request(method.clone(), &url);
-            if let Some(config) = body {
-                request = request.json(config);
+            if let Some(body) = body {
+                request = request.json(body);
             }
             let answer = request.send().await.map_err(failed)?;
             let status = answer.status();

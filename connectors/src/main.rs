@@ -100,7 +100,7 @@ async fn main() -> ExitCode {
     // Both providers end up in the tree; an error only says that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     match run(Cli::parse()).await {
         Ok(code) => code,
         Err(error) => {
@@ -142,7 +142,12 @@ async fn apply_all(
 ) -> anyhow::Result<()> {
     let slot_name = setting(config, "slot.name")?;
     let mut connection = slot::connect(&database.database_url).await.context("connecting to the write database")?;
-    if slot::state(&mut connection, slot_name).await?.is_none() {
+    let (publication, table) = (setting(config, "publication.name")?, setting(config, "table.include.list")?);
+    if !slot::published(&mut connection, publication, table).await? {
+        bail!("publication {publication} with table {table} does not exist: run `command-api migrate` first");
+    }
+    let absent = slot::state(&mut connection, slot_name).await?.is_none();
+    if absent {
         if !create_slot {
             bail!(
                 "replication slot {slot_name} does not exist, so no event written until now would reach Kafka. \
@@ -161,14 +166,14 @@ async fn apply_all(
     };
     let created = topics::ensure(&wanted.brokers, &settings, setting(config, "topic.prefix")?).await?;
     println!("topics: {}", if created.is_empty() { "unchanged".to_owned() } else { format!("created {}", created.join(", ")) });
-    let outcome = apply::configure(client, &place.name, config).await?;
+    let limit = Duration::from_secs(place.wait_seconds);
+    let outcome = apply::configure(client, &place.name, config, absent, limit).await?;
     let did = match outcome {
         Outcome::Created => "created",
         Outcome::Changed => "changed",
         Outcome::Unchanged => "unchanged",
     };
     println!("connector {}: {did}", place.name);
-    let limit = Duration::from_secs(place.wait_seconds);
     let started = std::time::Instant::now();
     apply::wait_running(client, &place.name, limit).await?;
     // A task says RUNNING before it has connected: only the slot tells that it streams.

@@ -35,6 +35,21 @@ pub async fn state(database: &mut PgConnection, name: &str) -> Result<Option<Slo
     row.map(|row| Ok(Slot { active: row.try_get("active")?, held_bytes: row.try_get("held")? })).transpose()
 }
 
+/// Whether a publication has a table, given as `schema.table`. Without it the connector would run and send nothing.
+///
+/// # Errors
+/// The query fails.
+pub async fn published(database: &mut PgConnection, publication: &str, table: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query(
+        "select from pg_publication_tables where pubname = $1 and schemaname || '.' || tablename = $2",
+    )
+    .bind(publication)
+    .bind(table)
+    .fetch_optional(database)
+    .await
+    .map(|row| row.is_some())
+}
+
 /// Creates the slot at the end of the WAL: rows written before are not streamed.
 ///
 /// # Errors

@@ -91,7 +91,7 @@ pub enum TopicError {
         reason: RDKafkaErrorCode,
     },
     /// Kafka does not answer.
-    #[error("asking Kafka at {brokers}: {source}")]
+    #[error("asking Kafka at {brokers}")]
     Kafka {
         /// The brokers asked.
         brokers: String,

@@ -20,6 +20,8 @@ async fn serve(router: axum::Router) -> Client {
     Client::new(&format!("http://{address}/")).unwrap()
 }
 
+const LIMIT: Duration = Duration::from_secs(5);
+
 fn config() -> Config {
     Config::from([("connector.class".to_owned(), "Outbox".to_owned()), ("poll.interval.ms".to_owned(), "10".to_owned())])
 }
@@ -41,7 +43,7 @@ async fn every_refused_field_is_printed_and_nothing_is_applied() {
             counted.fetch_add(1, Ordering::SeqCst);
             StatusCode::CREATED
         }));
-    let error = apply::configure(&serve(router).await, "outbox", &config()).await.unwrap_err();
+    let error = apply::configure(&serve(router).await, "outbox", &config(), false, LIMIT).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "Kafka Connect refuses the configuration:\n  - database.port: must be a number; is required"
@@ -81,8 +83,9 @@ async fn the_same_configuration_again_changes_nothing() {
     stored.insert("name".to_owned(), "outbox".to_owned());
     let router = axum::Router::new()
         .route("/connector-plugins/Outbox/config/validate", put(async || Json(validation(json!([])))))
-        .route("/connectors/outbox/config", get(async move || Json(stored)));
-    let outcome = apply::configure(&serve(router).await, "outbox", &config()).await.unwrap();
+        .route("/connectors/outbox/config", get(async move || Json(stored)))
+        .route("/connectors/outbox/resume", put(async || StatusCode::ACCEPTED));
+    let outcome = apply::configure(&serve(router).await, "outbox", &config(), false, LIMIT).await.unwrap();
     assert_eq!(outcome, Outcome::Unchanged);
 }
 
@@ -90,6 +93,6 @@ async fn the_same_configuration_again_changes_nothing() {
 async fn a_refusal_carries_the_message_of_connect() {
     let refusal = (StatusCode::BAD_REQUEST, Json(json!({"error_code": 400, "message": "connector class is unknown"})));
     let router = axum::Router::new().route("/connector-plugins/Outbox/config/validate", put(async move || refusal));
-    let error = apply::configure(&serve(router).await, "outbox", &config()).await.unwrap_err().to_string();
+    let error = apply::configure(&serve(router).await, "outbox", &config(), false, LIMIT).await.unwrap_err().to_string();
     assert!(error.contains("400 Bad Request connector class is unknown"), "{error}");
 }
