@@ -1,3 +1,22 @@
-//! apply (to be written)
+//! The pure core: (document, event) → document, with order, duplicates and progress decided. No I/O, no clock, no tasks.
+//!
+//! # What is promised
+//! For each document the events of its aggregate are folded **in order, each once**, whatever is delivered again, and a
+//! partition's [`Progress`] covers an event only when the store has answered for it. Three rules carry it:
+//!
+//! 1. **The guard decides.** A document's version is the sequence of its last event. An event is folded only if its sequence is
+//!    above that, and the write lands only if the store's version is still below the new one. Where the store was faster
+//!    (a former owner, an earlier attempt whose outcome was unknown) the document is loaded and folded again.
+//! 2. **Progress is a prefix.** It moves over a batch's events in offset order and stops before the first that failed.
+//! 3. **A contradiction is loud.** An event that the watermark calls handled, but whose document hasn't reached it, means that
+//!    the source's order is broken; it stops the partition instead of being skipped.
+//!
+//! Facts have no guard: their rows have stable ids, so writing one again changes nothing.
+
+mod batch;
+mod document;
 mod progress;
+
+pub use batch::{Batch, Delivery, Finished, Part, Stop};
+pub use document::{Event, Outcome, Partition, Poison, Stored, Write};
 pub use progress::{Progress, Seen};

@@ -1,1 +1,195 @@
-//! host
+//! The host: runs the live generations on this machine.
+//!
+//! Each generation has one task, its **owner** ([`worker`]): all that changes its documents passes through that task in
+//! order, partition by partition. One owner a generation rather than one a partition, so that whatever the partitions have
+//! brought meanwhile goes to the store in one call; a partition that must stop doesn't stop the others.
+
+mod lag;
+mod publisher;
+mod retry;
+mod worker;
+
+use crate::apply::Partition;
+use crate::control::{Control, ControlError, Generation};
+use crate::event::{Catalog, Decoder};
+use crate::projection::{Compiled, Finding, Source};
+use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
+use crate::source::{KafkaConfig, KafkaSource, SourceError};
+use publisher::Publisher;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use worker::Stats;
+
+/// Messages that may wait between Kafka and a generation's owner.
+const QUEUE_CAPACITY: usize = 4_096;
+
+/// What a host needs to know.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Kafka.
+    pub kafka: KafkaConfig,
+    /// The read stores.
+    pub stores: StoreUrls,
+    /// How long each write is held back; zero but in tests.
+    pub fault_delay: Duration,
+}
+
+/// Why a generation can't run here.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Its frozen projection doesn't compile against this host's schemas.
+    #[error("{generation}: {}", .findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Projection {
+        /// Which.
+        generation: String,
+        /// All that is wrong.
+        findings: Vec<Finding>,
+    },
+    /// Its store can't be used.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Kafka.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The control store.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Its task ended by a fault of ours.
+    #[error("{0} ended unexpectedly")]
+    Died(String),
+}
+
+/// Compiles a generation's frozen projection and opens its place.
+///
+/// # Errors
+/// [`HostError`].
+pub fn open(generation: &Generation, catalog: &Catalog, urls: &StoreUrls) -> Result<(Compiled, Arc<dyn Sink>), HostError> {
+    let source = Source { name: format!("{} (as applied)", generation.id()).into(), text: generation.config.as_str().into() };
+    let compiled = Compiled::new(&source, catalog)
+        .map_err(|findings| HostError::Projection { generation: generation.id(), findings })?;
+    let place = Place {
+        read_model: generation.read_model.clone(),
+        generation: u32::try_from(generation.generation).unwrap_or_default(),
+        document: compiled.document.clone(),
+    };
+    let sink = sink::open(&compiled.projection.store, place, urls)?;
+    Ok((compiled, sink))
+}
+
+/// A running generation.
+pub struct Running {
+    /// Which.
+    pub generation: Generation,
+    /// What it has done since it was started here.
+    pub stats: Arc<Stats>,
+    source: KafkaSource,
+    task: JoinHandle<Result<(), HostError>>,
+}
+
+/// The generations that run on this host.
+pub struct Host {
+    id: Uuid,
+    running: Vec<Running>,
+    stop: CancellationToken,
+    publisher: Publisher,
+    control: Control,
+}
+
+impl Host {
+    /// Starts all live generations.
+    ///
+    /// # Errors
+    /// The first generation that can't run; none runs then.
+    pub async fn start(control: Control, catalog: Arc<Catalog>, decoder: Arc<Decoder>, config: &HostConfig) -> Result<Self, HostError> {
+        let mut host = Self {
+            id: Uuid::now_v7(),
+            running: Vec::new(),
+            stop: CancellationToken::new(),
+            publisher: Publisher::start(control.clone()),
+            control,
+        };
+        for generation in host.control.live().await? {
+            let (compiled, sink) = open(&generation, &catalog, &config.stores)?;
+            let (source, items) = KafkaSource::start(&config.kafka, &format!("projector.{}", generation.id()), &compiled.topic(), QUEUE_CAPACITY)?;
+            tracing::info!(generation = generation.id(), kind = compiled.kind.name(), store = compiled.projection.store.name(), "running");
+            let stats = Arc::new(Stats::default());
+            let worker = worker::Worker::new(
+                generation.clone(),
+                Arc::new(compiled),
+                sink,
+                Arc::clone(&decoder),
+                source.clone(),
+                host.publisher.clone(),
+                Arc::clone(&stats),
+                config.fault_delay,
+                host.stop.clone(),
+            );
+            let task = tokio::spawn(worker.run(items));
+            host.running.push(Running { generation, stats, source, task });
+        }
+        Ok(host)
+    }
+
+    /// What runs here.
+    #[must_use]
+    pub fn running(&self) -> &[Running] {
+        &self.running
+    }
+
+    /// Reports to the control store every second until `stop`, then lets all generations come to rest.
+    ///
+    /// # Errors
+    /// A generation that ended by itself: it was fenced, or its store isn't what it should be.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
+        tokio::pin!(stop);
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        let ended = loop {
+            tokio::select! {
+                () = &mut stop => break None,
+                _ = every.tick() => {}
+            }
+            self.report().await;
+            if let Some(at) = self.running.iter().position(|r| r.task.is_finished()) {
+                break Some(self.running.swap_remove(at));
+            }
+        };
+        self.running.iter().for_each(|r| r.source.stop());
+        let mut result = Ok(());
+        for running in ended.into_iter().chain(self.running.drain(..)) {
+            let outcome = tokio::time::timeout(Duration::from_secs(15), running.task).await;
+            let id = running.generation.id();
+            match outcome {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => result = Err(error),
+                Ok(Err(_)) => result = Err(HostError::Died(id)),
+                Err(_) => tracing::warn!(generation = id, "didn't come to rest in time; what is left is done again, harmlessly, by the next owner"),
+            }
+        }
+        self.stop.cancel();
+        self.publisher.flush().await;
+        result
+    }
+
+    async fn report(&self) {
+        for running in &self.running {
+            let status = running.stats.status(self.id, &running.generation, &running.source);
+            if let Err(error) = self.control.report(&status).await {
+                tracing::warn!(%error, "status not reported");
+            }
+        }
+    }
+}
+
+/// The next offset of a partition, or the beginning.
+fn next_offset(progress: Option<&crate::apply::Progress>) -> i64 {
+    progress.map_or(0, |p| p.next_offset)
+}
+
+/// Messages in these partitions that aren't handled yet.
+fn behind(ends: &std::collections::HashMap<Partition, i64>, next: &std::collections::HashMap<Partition, i64>) -> i64 {
+    next.iter().map(|(partition, next)| ends.get(partition).map_or(0, |end| (end - next).max(0))).sum()
+}

@@ -44,7 +44,6 @@ pub struct Compiled {
     pub aggregate_type: String,
     /// The type of a document, or of a row.
     pub document: Kind,
-    key: Option<BTreeMap<Arc<str>, Program>>,
     programs: BTreeMap<Arc<str>, Program>,
 }
 
@@ -99,11 +98,10 @@ impl Compiled {
         };
         let compiler = Compiler::default();
         let (programs, document) = infer(&compiler, source, kind, &events)?;
-        let key = compile_key(&compiler, source, projection.key.as_ref(), &events)?;
         if let Store::Clickhouse(store) = &projection.store {
             check_day(source, &projection.name, &store.day, &document)?;
         }
-        Ok(Self { kind, aggregate_type: (*aggregate_type).to_owned(), document, key, programs, projection })
+        Ok(Self { kind, aggregate_type: (*aggregate_type).to_owned(), document, programs, projection })
     }
 
     /// The topic that feeds it.
@@ -118,12 +116,6 @@ impl Compiled {
         self.programs.get(event_type)
     }
 
-    /// The program that gives an event's document key; none where it is the aggregate's id.
-    #[must_use]
-    pub fn key_program(&self, event_type: &str) -> Option<&Program> {
-        self.key.as_ref().and_then(|keys| keys.get(event_type))
-    }
-
     /// Tells whether another file gives the same documents in the same place: all but prose and queries goes in, and the
     /// engine's version with it.
     #[must_use]
@@ -131,7 +123,7 @@ impl Compiled {
         let mut hasher = DefaultHasher::new();
         let p = &self.projection;
         let programs: Vec<_> = p.on.iter().map(|(event, program)| (event, &program.value)).collect();
-        (&p.name.value, format!("{:?}", p.store), p.key.as_ref().map(|k| &k.value), programs).hash(&mut hasher);
+        (&p.name.value, format!("{:?}", p.store), programs).hash(&mut hasher);
         format!("vrl-0.38:{:016x}", hasher.finish())
     }
 }
@@ -173,32 +165,6 @@ fn infer(
     }
     let (_, _, program) = events.values().next().ok_or_else(Vec::new)?;
     Err(vec![Finding::at(source, program.defined, "the document's type doesn't settle", "a program nests the document in itself")])
-}
-
-fn compile_key(
-    compiler: &Compiler,
-    source: &Source,
-    key: Option<&Spanned<String>>,
-    events: &Events<'_>,
-) -> Result<Option<BTreeMap<Arc<str>, Program>>, Vec<Finding>> {
-    let Some(key) = key else { return Ok(None) };
-    let mut programs = BTreeMap::new();
-    for (name, (_, event, _)) in events {
-        let nothing = Kind::object(Collection::empty());
-        let program = compiler
-            .compile(&key.value, &nothing, event)
-            .map_err(|found| found.iter().map(|d| Finding::in_program(source, key, d)).collect::<Vec<_>>())?;
-        if !program.result().is_bytes() {
-            return Err(vec![Finding::at(
-                source,
-                key.defined,
-                format!("the key of {name} is {}, not always text", program.result()),
-                "a key must be text and never null; convert it, or give a default with `??`",
-            )]);
-        }
-        programs.insert(Arc::from(*name), program);
-    }
-    Ok(Some(programs))
 }
 
 fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {

@@ -20,9 +20,6 @@ pub struct Projection {
     pub owner: String,
     /// The store and its settings.
     pub store: Store,
-    /// Which document an event belongs to: a program whose value is text. The aggregate's id by default.
-    #[serde(default)]
-    pub key: Option<Spanned<String>>,
     /// A program for each event type: `.` is the document, `%` the event. For facts, `.` is the row to be added.
     pub on: BTreeMap<String, Spanned<String>>,
     /// The queries that `projector serve` answers from this read model.

@@ -1,7 +1,136 @@
-//! The shape of a declared query (to be written).
+//! The shape of a declared query. Doc comments here are the reference manual.
+//!
+//! A query is a path under which `projector serve` answers from the read model in whose file it stands. Values of the
+//! caller reach the store only as bound values (a key's part, a value in a search's body, a bound parameter of SQL), never as
+//! text pasted into a query.
 
 use serde::Deserialize;
+use serde_saphyr::Spanned;
+use std::collections::BTreeMap;
 
-/// A declared query.
+/// A declared query: `GET` on a path. Exactly one of `document`, `search`, `sql` says how the store is asked; it must be the
+/// one of the read model's store (Redis: `document`, Elasticsearch: `search`, ClickHouse: `sql`).
 #[derive(Clone, Debug, Deserialize)]
-pub struct Query {}
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// The path, such as `/orders/{id}`; a part in braces takes one segment. Answered under `/api` too.
+    pub get: Spanned<String>,
+    /// What it answers, in a sentence.
+    #[serde(default)]
+    pub description: String,
+    /// The parameters: those of the path, and those of the query string. Any other is refused with 400.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Parameter>,
+    /// Adds the parameters `page` (from 1) and `size`. A search gets them as `from` and `size`; SQL binds them as
+    /// `{limit:UInt64}` and `{offset:UInt64}`.
+    #[serde(default)]
+    pub paging: Option<Paging>,
+    /// What must hold between parameters, beyond what each says on its own.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// One document by its key.
+    #[serde(default)]
+    pub document: Option<DocumentTemplate>,
+    /// A search's body (query DSL). A node `{param: name}` stands for the parameter's typed value. Where that parameter is
+    /// optional and absent, the nearest enclosing element of a list vanishes, or else the whole entry of the body. Deleted
+    /// documents are left out, and `track_total_hits` is true, without being asked for.
+    #[serde(default)]
+    pub search: Option<serde_json::Value>,
+    /// A statement for ClickHouse. `{table}` is this generation's table (put `final` behind it), `{name:Type}` a bound
+    /// parameter; an absent one is null, so its type must be `Nullable(…)`.
+    #[serde(default)]
+    pub sql: Option<Spanned<String>>,
+    /// A program whose value is the answer. `.params` has the parameters, and beside it stands what the store gave:
+    /// `.document`; `.hits` (a list of documents) and `.total`; or `.rows`. A document is answered as it is by default.
+    #[serde(default)]
+    pub response: Option<Spanned<String>>,
+}
+
+/// One parameter.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameter {
+    /// What it must be.
+    #[serde(rename = "type")]
+    pub kind: ParameterType,
+    /// Whether it must be given. One of the path always is.
+    #[serde(default)]
+    pub required: bool,
+    /// What it is when it isn't given: a value of its type; for a date also `today`, `today-29d`, `today+1d` (UTC). Without
+    /// a default it is null for `response`, and what uses it in a search vanishes.
+    #[serde(default)]
+    pub default: Option<serde_json::Value>,
+    /// The smallest integer.
+    #[serde(default)]
+    pub min: Option<i64>,
+    /// The largest integer; of text, the largest number of characters (256 by default).
+    #[serde(default)]
+    pub max: Option<i64>,
+    /// The texts that are allowed; all by default.
+    #[serde(default)]
+    pub values: Vec<String>,
+    /// What it means, in a sentence.
+    #[serde(default)]
+    pub doc: String,
+}
+
+/// What a parameter must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParameterType {
+    /// Text, not empty.
+    String,
+    /// A whole number of 64 bits.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// A day: `2026-05-23`.
+    Date,
+    /// A UUID; seen by templates in lower case with hyphens.
+    Uuid,
+}
+
+/// Pages by number.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    /// The size of a page when none is given.
+    #[serde(default = "Paging::size_default")]
+    pub size: i64,
+    /// The largest size.
+    #[serde(default = "Paging::size_max_default")]
+    pub size_max: i64,
+    /// How many entries deep pages may reach (`page` × `size`). Elasticsearch refuses more than 10,000.
+    #[serde(default = "Paging::depth_max_default")]
+    pub depth_max: i64,
+}
+
+impl Paging {
+    fn size_default() -> i64 {
+        20
+    }
+    fn size_max_default() -> i64 {
+        100
+    }
+    fn depth_max_default() -> i64 {
+        10_000
+    }
+}
+
+/// What must hold between parameters; else 400 with the message.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// A program whose value is true or false; `.params` has the parameters. Dates are text (`2026-05-23`).
+    pub that: Spanned<String>,
+    /// What the caller is told when it is false.
+    pub otherwise: String,
+}
+
+/// One document by its key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentTemplate {
+    /// The document's key, with parameters in braces: `{id}`.
+    pub key: Spanned<String>,
+}

@@ -24,51 +24,12 @@ pub mod memory;
 pub mod redis;
 
 use crate::apply::Progress;
-use crate::expr::{Kind, Object};
+use crate::expr::Kind;
 use crate::projection::Store;
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// A document as the store holds it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
-    /// The version of the last event folded in.
-    pub version: i64,
-    /// The fields; `None` for a tombstone.
-    pub fields: Option<Object>,
-}
-
-/// One conditional write.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Write {
-    /// The document's key; for facts the row's stable id.
-    pub key: String,
-    /// The version that the document reaches with this write: lands only where the store has a smaller one or none.
-    /// Always 0 for facts.
-    pub version: i64,
-    /// The new fields, whole; `None` leaves a tombstone.
-    pub fields: Option<Object>,
-}
-
-/// What became of one [`Write`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The store has it.
-    Written,
-    /// The store already held this version or a newer one; nothing was changed.
-    Stale,
-    /// The store refuses this content, and would refuse it again.
-    Rejected(String),
-}
-
-/// A topic's partition.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Partition {
-    /// The topic's name.
-    pub topic: Arc<str>,
-    /// The partition's number, from 0.
-    pub number: i32,
-}
+pub use crate::apply::{Outcome, Partition, Stored, Write};
 
 /// Why a whole call failed. Unknown outcome throughout: part of the batch may have landed.
 #[derive(Debug, thiserror::Error)]

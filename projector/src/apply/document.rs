@@ -1,0 +1,113 @@
+//! One document, one event: the innermost step.
+
+use crate::event::Envelope;
+use crate::expr::{Object, Program, RunError, Value};
+use std::sync::Arc;
+
+/// A topic's partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number, from 0.
+    pub number: i32,
+}
+
+/// A document as the store holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The version of the last event folded in.
+    pub version: i64,
+    /// The fields; `None` for a tombstone.
+    pub fields: Option<Object>,
+}
+
+/// One conditional write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The document's key; for facts the row's stable id, `<event id>/<row>`.
+    pub key: String,
+    /// The version that the document reaches with this write: lands only where the store has a smaller one or none.
+    /// Always 0 for facts.
+    pub version: i64,
+    /// The new fields, whole; `None` leaves a tombstone.
+    pub fields: Option<Object>,
+}
+
+/// What became of one [`Write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The store has it.
+    Written,
+    /// The store already held this version or a newer one; nothing was changed.
+    Stale,
+    /// The store refuses this content, and would refuse it again.
+    Rejected(String),
+}
+
+/// An event that the projection takes.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// All but the payload.
+    pub envelope: Envelope,
+    /// The payload in its newest version; `None` where the projection has no program for this type.
+    pub data: Option<Value>,
+}
+
+/// Why an event can't be folded, now or later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Poison {
+    /// The program stopped.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The program left something that isn't a document.
+    #[error("the program left {0} where a document must be an object, or null to delete it")]
+    NotADocument(String),
+}
+
+impl Stored {
+    /// What a document is before its first event.
+    pub(super) fn nothing() -> Self {
+        Self { version: 0, fields: None }
+    }
+
+    /// Folds one event in. The document is unchanged if that fails.
+    pub(super) fn fold(&mut self, program: &Program, event: &Event, data: &Value) -> Result<(), Poison> {
+        // The program may fail half way; then the fields must still be what they were.
+        let kept = if program.can_fail() { self.fields.clone() } else { None };
+        let mut document = Value::Object(self.fields.take().unwrap_or_default());
+        let mut seen = event.envelope.to_value(data.clone());
+        let result = program.run(&mut document, &mut seen).map_err(Poison::from).and_then(|_| match document {
+            Value::Object(fields) => Ok(Some(fields)),
+            Value::Null => Ok(None),
+            other => Err(Poison::NotADocument(other.kind_str().to_owned())),
+        });
+        match result {
+            Ok(fields) => {
+                self.fields = fields;
+                self.version = event.envelope.reference.sequence;
+                Ok(())
+            }
+            Err(poison) => {
+                self.fields = kept;
+                Err(poison)
+            }
+        }
+    }
+}
+
+/// The rows that one event adds: an object is one, an array several, null none.
+pub(super) fn rows(program: &Program, event: &Event, data: &Value) -> Result<Vec<Write>, Poison> {
+    let mut document = Value::Object(Object::new());
+    program.run(&mut document, &mut event.envelope.to_value(data.clone()))?;
+    let values = match document {
+        Value::Array(values) => values,
+        Value::Null => Vec::new(),
+        one => vec![one],
+    };
+    let row = |(number, value): (usize, Value)| match value {
+        Value::Object(fields) => Ok(Write { key: format!("{}/{number}", event.envelope.id), version: 0, fields: Some(fields) }),
+        other => Err(Poison::NotADocument(other.kind_str().to_owned())),
+    };
+    values.into_iter().enumerate().map(row).collect()
+}

@@ -1,0 +1,406 @@
+//! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
+
+use super::lag::LagHistogram;
+use super::publisher::Publisher;
+use super::retry::Backoff;
+use super::{HostError, behind, next_offset};
+use crate::apply::{Batch, Delivery, Event, Finished, Part, Partition, Progress};
+use crate::control::{Generation, HostStatus};
+use crate::event::{Decoder, Envelope};
+use crate::projection::Compiled;
+use crate::sink::{Sink, SinkError};
+use crate::source::{Item, KafkaSource, Message};
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Events in a batch at most.
+const BATCH_MAX: usize = 500;
+/// How long writes to a store with refreshes may stay invisible to those who don't wait.
+const REFRESH_EVERY: Duration = Duration::from_millis(100);
+/// Pauses before a partition that stopped is tried again.
+const STOPPED_RETRY: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(30)];
+
+/// What a generation has done since it was started here.
+#[derive(Debug, Default)]
+pub struct Stats {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    applied: u64,
+    duplicates: u64,
+    errors: u64,
+    last_error: Option<String>,
+    lag: LagHistogram,
+    next: HashMap<Partition, i64>,
+}
+
+impl Stats {
+    fn with<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its row for the control store.
+    pub(super) fn status(&self, host: Uuid, generation: &Generation, source: &KafkaSource) -> HostStatus {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let ends = source.end_offsets();
+        self.with(|s| HostStatus {
+            host,
+            generation_id: generation.generation_id,
+            events_applied: count(s.applied),
+            duplicates: count(s.duplicates),
+            errors: count(s.errors),
+            behind: behind(&ends, &s.next),
+            last_error: s.last_error.clone(),
+            lag_histogram: s.lag.serialize(),
+            updated_at: Utc::now(),
+        })
+    }
+
+    /// Applied, duplicates, errors.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64, u64) {
+        self.with(|s| (s.applied, s.duplicates, s.errors))
+    }
+}
+
+/// A partition of ours.
+#[derive(Debug, Default)]
+struct Owned {
+    progress: Progress,
+    /// Set while the partition stands before a message that couldn't be handled; its messages are dropped until the source
+    /// has gone back to it.
+    stopped: Option<Stopped>,
+    tries: usize,
+}
+
+#[derive(Debug)]
+struct Stopped {
+    retry_at: Instant,
+    rewinding: bool,
+}
+
+/// A refresh under way, and the events that it will make visible.
+struct Refreshing {
+    task: JoinHandle<Result<(), SinkError>>,
+    events: Vec<DateTime<Utc>>,
+}
+
+pub(super) struct Worker {
+    generation: Generation,
+    compiled: Arc<Compiled>,
+    sink: Arc<dyn Sink>,
+    decoder: Arc<Decoder>,
+    source: KafkaSource,
+    publisher: Publisher,
+    stats: Arc<Stats>,
+    fault_delay: Duration,
+    stop: CancellationToken,
+    owned: BTreeMap<Partition, Owned>,
+    /// Events written but not visible yet, where the store needs a refresh.
+    invisible: Vec<DateTime<Utc>>,
+    refreshing: Option<Refreshing>,
+    next_refresh: Instant,
+}
+
+impl Worker {
+    #[allow(clippy::too_many_arguments, reason = "made in one place, with names alike")]
+    pub(super) fn new(
+        generation: Generation,
+        compiled: Arc<Compiled>,
+        sink: Arc<dyn Sink>,
+        decoder: Arc<Decoder>,
+        source: KafkaSource,
+        publisher: Publisher,
+        stats: Arc<Stats>,
+        fault_delay: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            generation,
+            compiled,
+            sink,
+            decoder,
+            source,
+            publisher,
+            stats,
+            fault_delay,
+            stop,
+            owned: BTreeMap::new(),
+            invisible: Vec::new(),
+            refreshing: None,
+            next_refresh: Instant::now(),
+        }
+    }
+
+    /// Works until the queue ends.
+    pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<(), HostError> {
+        self.retry(|sink| Box::pin(async move { sink.prepare().await })).await?;
+        loop {
+            let stopped = self.owned.values().filter_map(|o| o.stopped.as_ref().filter(|s| !s.rewinding).map(|s| s.retry_at)).min();
+            let far = Instant::now() + Duration::from_secs(3600);
+            tokio::select! {
+                item = items.recv() => match item {
+                    Some(item) => self.take(item, &mut items).await?,
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep_until(stopped.unwrap_or(far)), if stopped.is_some() => self.rewind_stopped(),
+                () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
+                result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
+            }
+        }
+    }
+
+    /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
+    async fn take(&mut self, first: Item, items: &mut mpsc::Receiver<Item>) -> Result<(), HostError> {
+        let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
+        let (mut next, mut size) = (Some(first), 0);
+        while let Some(item) = next {
+            match item {
+                Item::Message(message) => {
+                    if self.is_wanted(&message) {
+                        batch.entry(message.partition.clone()).or_default().push(message);
+                    }
+                }
+                other => {
+                    self.process(std::mem::take(&mut batch)).await?;
+                    self.turn(other).await?;
+                }
+            }
+            size += 1;
+            next = if size < BATCH_MAX { items.try_recv().ok() } else { None };
+        }
+        self.process(batch).await
+    }
+
+    /// Whether a message is for us: of a partition that we own and that goes on, and not handled yet.
+    fn is_wanted(&self, message: &Message) -> bool {
+        self.owned.get(&message.partition).is_some_and(|o| o.stopped.is_none() && message.offset >= o.progress.next_offset)
+    }
+
+    async fn turn(&mut self, item: Item) -> Result<(), HostError> {
+        match item {
+            Item::Message(_) => {}
+            Item::Assigned(partitions, answer) => self.assigned(partitions, answer).await?,
+            Item::Revoked(partitions, done) => {
+                for partition in &partitions {
+                    self.owned.remove(partition);
+                    self.stats.with(|s| s.next.remove(partition));
+                }
+                tracing::info!(generation = self.generation.id(), partitions = partitions.len(), "revoked");
+                drop(done);
+            }
+            Item::Rewound(partition) => {
+                if let Some(owned) = self.owned.get_mut(&partition) {
+                    owned.stopped = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn assigned(&mut self, partitions: Vec<Partition>, answer: oneshot::Sender<Vec<i64>>) -> Result<(), HostError> {
+        let asked = Arc::new(partitions.clone());
+        let saved = self
+            .retry(|sink| {
+                let asked = Arc::clone(&asked);
+                Box::pin(async move { sink.load_progress(&asked).await })
+            })
+            .await?;
+        let offsets = saved.iter().map(|p| next_offset(p.as_ref())).collect();
+        tracing::info!(generation = self.generation.id(), partitions = partitions.len(), "assigned");
+        let now: Vec<_> = partitions.into_iter().zip(saved).map(|(partition, progress)| (partition, progress.unwrap_or_default())).collect();
+        self.publisher.publish(self.generation.generation_id, &now);
+        for (partition, progress) in now {
+            self.stats.with(|s| s.next.insert(partition.clone(), progress.next_offset));
+            self.owned.insert(partition, Owned { progress, ..Owned::default() });
+        }
+        if answer.send(offsets).is_err() {
+            tracing::debug!("assignment was withdrawn meanwhile");
+        }
+        Ok(())
+    }
+
+    async fn process(&mut self, messages: BTreeMap<Partition, Vec<Message>>) -> Result<(), HostError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let mut parts = Vec::with_capacity(messages.len());
+        for (partition, messages) in messages {
+            let mut deliveries = Vec::with_capacity(messages.len());
+            for message in messages {
+                deliveries.push(Delivery { offset: message.offset, event: self.read(&message).await });
+            }
+            let progress = self.owned.get(&partition).map(|o| o.progress.clone()).unwrap_or_default();
+            parts.push(Part { partition, progress, deliveries });
+        }
+        let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
+        loop {
+            let keys = Arc::new(batch.keys());
+            let loaded = if keys.is_empty() { Vec::new() } else {
+                self.retry(|sink| { let keys = Arc::clone(&keys); Box::pin(async move { sink.load(&keys).await }) }).await?
+            };
+            let writes = Arc::new(batch.fold(loaded));
+            if writes.is_empty() {
+                break;
+            }
+            if !self.fault_delay.is_zero() {
+                tokio::time::sleep(self.fault_delay).await;
+            }
+            let outcomes = self.retry(|sink| { let writes = Arc::clone(&writes); Box::pin(async move { sink.write(&writes).await }) }).await?;
+            batch.answered(outcomes);
+            if batch.is_done() {
+                break;
+            }
+        }
+        self.settle(batch.finish()).await
+    }
+
+    /// Saves and publishes what a batch came to.
+    async fn settle(&mut self, finished: Finished) -> Result<(), HostError> {
+        let progress = Arc::new(finished.progress);
+        self.retry(|sink| { let progress = Arc::clone(&progress); Box::pin(async move { sink.save_progress(&progress).await }) }).await?;
+        self.publisher.publish(self.generation.generation_id, &progress);
+        for (partition, progress) in progress.iter() {
+            self.source.handled(partition, progress.next_offset);
+            if let Some(owned) = self.owned.get_mut(partition) {
+                if progress.next_offset > owned.progress.next_offset {
+                    owned.tries = 0;
+                }
+                owned.progress = progress.clone();
+            }
+        }
+        for (partition, stop) in &finished.stops {
+            if let Some(owned) = self.owned.get_mut(partition) {
+                let pause = STOPPED_RETRY[owned.tries.min(STOPPED_RETRY.len() - 1)];
+                owned.tries += 1;
+                owned.stopped = Some(Stopped { retry_at: Instant::now() + pause, rewinding: false });
+                tracing::error!(generation = self.generation.id(), topic = %partition.topic, partition = partition.number,
+                    offset = stop.offset, tries = owned.tries, reason = stop.reason, "partition stopped");
+            }
+        }
+        let needs_refresh = self.sink.needs_refresh();
+        self.stats.with(|s| {
+            s.applied += finished.applied.len() as u64;
+            s.duplicates += finished.duplicates;
+            s.errors += finished.stops.len() as u64;
+            s.last_error = finished.stops.first().map(|(p, stop)| format!("{}/{} stopped at {}: {}", p.topic, p.number, stop.offset, stop.reason));
+            for (partition, progress) in progress.iter() {
+                s.next.insert(partition.clone(), progress.next_offset);
+            }
+            if !needs_refresh {
+                s.lag.record(&finished.applied, Utc::now());
+            }
+        });
+        if needs_refresh {
+            self.invisible.extend(finished.applied);
+        }
+        Ok(())
+    }
+
+    async fn read(&self, message: &Message) -> Result<Event, String> {
+        let envelope = Envelope::read(message.key.as_deref(), |name| message.header(name)).map_err(|e| e.to_string())?;
+        if self.compiled.program(&envelope.event_type).is_none() {
+            return Ok(Event { envelope, data: None });
+        }
+        let payload = message.payload.as_deref().unwrap_or_default();
+        let mut backoff = Backoff::default();
+        loop {
+            match self.decoder.decode(&envelope, payload).await {
+                Ok(data) => return Ok(Event { envelope, data: Some(data) }),
+                Err(error) if error.is_transient() && !self.stop.is_cancelled() => {
+                    self.failed(&error.to_string(), backoff.tries());
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+                Err(error) => return Err(format!("{} {}: {error}", envelope.event_type, envelope.id)),
+            }
+        }
+    }
+
+    /// Calls the store until it answers; what isn't the store being away ends the worker.
+    async fn retry<'a, T>(
+        &self,
+        call: impl Fn(Arc<dyn Sink>) -> futures::future::BoxFuture<'a, Result<T, SinkError>>,
+    ) -> Result<T, HostError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match call(Arc::clone(&self.sink)).await {
+                Ok(answer) => {
+                    if backoff.tries() > 0 {
+                        tracing::info!(generation = self.generation.id(), "store is back");
+                        self.stats.with(|s| s.last_error = None);
+                    }
+                    return Ok(answer);
+                }
+                Err(error @ SinkError::Unavailable { .. }) if !self.stop.is_cancelled() => {
+                    self.failed(&error.to_string(), backoff.tries());
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+                Err(error) => {
+                    self.failed(&error.to_string(), 0);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    fn failed(&self, error: &str, tries: u32) {
+        if tries.is_power_of_two() || tries == 0 {
+            tracing::warn!(generation = self.generation.id(), error, tries, "waiting, then trying again");
+        }
+        self.stats.with(|s| {
+            s.errors += 1;
+            s.last_error = Some(error.to_owned());
+        });
+    }
+
+    fn rewind_stopped(&mut self) {
+        let now = Instant::now();
+        for (partition, owned) in &mut self.owned {
+            if let Some(stopped) = owned.stopped.as_mut().filter(|s| !s.rewinding && s.retry_at <= now) {
+                stopped.rewinding = true;
+                self.source.rewind(partition.clone(), owned.progress.next_offset);
+            }
+        }
+    }
+
+    fn wants_refresh(&self) -> bool {
+        !self.invisible.is_empty() && self.refreshing.is_none()
+    }
+
+    fn start_refresh(&mut self) {
+        let sink = Arc::clone(&self.sink);
+        let task = tokio::spawn(async move { sink.refresh().await });
+        self.refreshing = Some(Refreshing { task, events: std::mem::take(&mut self.invisible) });
+        self.next_refresh = Instant::now() + REFRESH_EVERY;
+    }
+
+    fn refreshed(&mut self, result: Result<(), String>) {
+        let Some(refreshing) = self.refreshing.take() else { return };
+        match result {
+            Ok(()) => self.stats.with(|s| s.lag.record(&refreshing.events, Utc::now())),
+            Err(error) => {
+                self.failed(&error, 0);
+                self.invisible.extend(refreshing.events);
+            }
+        }
+    }
+}
+
+async fn join(refreshing: &mut Option<Refreshing>) -> Result<(), String> {
+    match refreshing {
+        Some(refreshing) => match (&mut refreshing.task).await {
+            Ok(result) => result.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+        None => std::future::pending().await,
+    }
+}

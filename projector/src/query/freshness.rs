@@ -1,0 +1,137 @@
+//! Whether a read model has what the caller knows to be written, and the waiting until it has.
+//!
+//! A token is reached when, for each stream whose topic the read model takes, the partition that holds the stream's events has
+//! handled that very event in the token's epoch ([`Progress::has`]). Streams of other topics can't show in the read model.
+//! The order matters: progress is published after the store has the documents, and it is looked at before the data is read;
+//! so what the progress covers is in the data.
+
+use super::feed::Subscription;
+use super::partition::partition_of;
+use super::token::Token;
+use crate::apply::Progress;
+use crate::control::ProgressMap;
+use crate::sink::Partition;
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a query waits when the caller doesn't say.
+pub(crate) const WAIT_MS_DEFAULT: u64 = 1_000;
+/// How long a query may wait.
+pub(crate) const WAIT_MS_MAX: u64 = 5_000;
+/// Who won't wait still gets one look at progress that is current.
+const LOOK_MS_MIN: u64 = 50;
+
+/// One event that must be handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) partition: Partition,
+    epoch: Arc<str>,
+    txid: u64,
+    aggregate_type: String,
+    aggregate_id: Arc<str>,
+    sequence: i64,
+}
+
+/// Why a demand isn't met.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Unmet {
+    /// Not handled yet; the progress that was looked at.
+    Behind(Arc<ProgressMap>),
+    /// It can't be judged.
+    UnknownEpoch { token: Arc<str>, reached: Arc<str> },
+}
+
+/// What the tokens ask of a read model that takes `topics`.
+pub(crate) fn demands(tokens: &[Token], topics: &BTreeMap<String, i32>) -> Vec<Demand> {
+    let demand = |token: &Token, stream: &super::token::Stream| {
+        let topic = format!("events.{}", stream.aggregate_type);
+        let partitions = *topics.get(&topic)?;
+        Some(Demand {
+            partition: Partition { topic: topic.into(), number: partition_of(&stream.aggregate_id, partitions) },
+            epoch: Arc::clone(&token.epoch),
+            txid: token.txid,
+            aggregate_type: stream.aggregate_type.clone(),
+            aggregate_id: Arc::clone(&stream.aggregate_id),
+            sequence: stream.sequence,
+        })
+    };
+    tokens.iter().flat_map(|token| token.streams.iter().filter_map(move |stream| demand(token, stream))).collect()
+}
+
+impl Demand {
+    fn met(&self, progress: &ProgressMap) -> Result<bool, Unmet> {
+        let Some(progress) = progress.get(&self.partition) else { return Ok(false) };
+        match &progress.epoch {
+            // Nothing was handled there yet, so neither was this.
+            None => Ok(false),
+            Some(epoch) if *epoch != self.epoch => {
+                Err(Unmet::UnknownEpoch { token: Arc::clone(&self.epoch), reached: Arc::clone(epoch) })
+            }
+            Some(_) => Ok(progress.has(self.txid, &self.aggregate_id, self.sequence)),
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Json {
+        json!({"stream": [self.aggregate_type, &*self.aggregate_id, self.sequence], "txid": self.txid,
+               "topic": &*self.partition.topic, "partition": self.partition.number})
+    }
+}
+
+fn all_met(demands: &[Demand], progress: &ProgressMap) -> Result<bool, Unmet> {
+    // All are judged, so that an epoch that can't be judged is said at once rather than at the time limit.
+    demands.iter().try_fold(true, |all, demand| Ok(demand.met(progress)? && all))
+}
+
+/// When a wait of `wait_ms` that begins now ends.
+pub(crate) fn deadline(wait_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(wait_ms.clamp(LOOK_MS_MIN, WAIT_MS_MAX))
+}
+
+/// Waits until all demands are met, and gives the progress that meets them.
+pub(crate) async fn reach(feed: &mut Subscription, demands: &[Demand], until: Instant) -> Result<Arc<ProgressMap>, Unmet> {
+    loop {
+        let progress = feed.look();
+        if all_met(demands, &progress)? {
+            return Ok(progress);
+        }
+        if timeout_at(until, feed.changed()).await.is_err() {
+            return Err(Unmet::Behind(progress));
+        }
+    }
+}
+
+/// Whether the events of an aggregate are known to be handled up to `sequence` or beyond: the recent set of a partition
+/// names one. Unknown otherwise; the document's own version then decides.
+pub(crate) fn recently_handled(progress: &ProgressMap, aggregate_id: &str, sequence: i64) -> bool {
+    progress.values().any(|p| p.recent.iter().any(|(_, id, s)| *s >= sequence && **id == *aggregate_id))
+}
+
+/// What progress says of the partitions that could hold a key's events: when it is the same, nothing happened to the key.
+pub(crate) fn offsets_of(progress: &ProgressMap, key: Option<&str>, topics: &BTreeMap<String, i32>) -> Vec<i64> {
+    let offset = |p: &Progress| p.next_offset;
+    let Some(key) = key else { return progress.values().map(offset).collect() };
+    let partition = |(topic, n): (&String, &i32)| Partition { topic: topic.as_str().into(), number: partition_of(key, *n) };
+    topics.iter().map(|topic| progress.get(&partition(topic)).map_or(0, offset)).collect()
+}
+
+/// How many messages are handled: the position that answers carry. It only grows within a generation.
+pub(crate) fn position(progress: &ProgressMap) -> i64 {
+    progress.values().map(|p| p.next_offset).sum()
+}
+
+/// What was reached where the demands are, for the caller who is told to come back.
+pub(crate) fn reached(demands: &[Demand], progress: &ProgressMap) -> Json {
+    let partitions: BTreeMap<_, _> = demands.iter().map(|d| (&d.partition, progress.get(&d.partition))).collect();
+    let entry = |(partition, progress): (&Partition, Option<&Progress>)| {
+        json!({"topic": &*partition.topic, "partition": partition.number,
+               "next_offset": progress.map_or(0, |p| p.next_offset), "watermark": progress.map_or(0, |p| p.watermark)})
+    };
+    partitions.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+#[path = "freshness_tests.rs"]
+mod tests;

@@ -1,0 +1,258 @@
+//! What is asked of the stores: declared templates in which the caller's values are bound, never pasted as text.
+
+use super::parameters::{Arguments, page_and_size};
+use serde_json::{Map, Value as Json, json};
+
+/// What a template must not say.
+pub(crate) type TemplateError = String;
+
+/// A document's key: text with parameters in braces.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyTemplate(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Piece {
+    Text(String),
+    Parameter(String),
+}
+
+impl KeyTemplate {
+    pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').ok_or_else(|| format!("`{{` without `}}` in `{text}`"))?;
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.to_owned()));
+            }
+            pieces.push(Piece::Parameter(name.to_owned()));
+            rest = after;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.to_owned()));
+        }
+        Ok(Self(pieces))
+    }
+
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| if let Piece::Parameter(name) = piece { Some(name.as_str()) } else { None })
+    }
+
+    pub(crate) fn render(&self, arguments: &Arguments) -> String {
+        let text = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Parameter(name) => text_of(arguments.get(name).unwrap_or(&Json::Null)),
+        };
+        self.0.iter().map(text).collect()
+    }
+}
+
+/// A value as text, as keys and ClickHouse's parameters carry it.
+fn text_of(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A search's body with `{param: name}` nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SearchTemplate(Map<String, Json>);
+
+impl SearchTemplate {
+    pub(crate) fn parse(body: &Json) -> Result<Self, TemplateError> {
+        let Json::Object(body) = body else { return Err("a search's body is a map: `query`, `sort`, …".into()) };
+        let reserved = ["from", "size"].into_iter().find(|name| body.contains_key(*name));
+        match reserved {
+            Some(name) => Err(format!("`{name}` comes from `paging`, which bounds it")),
+            None => Ok(Self(body.clone())),
+        }
+    }
+
+    pub(crate) fn parameters(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        self.0.values().for_each(|node| collect_parameters(node, &mut names));
+        names
+    }
+
+    /// The body to send: deleted documents left out, exact totals, the page.
+    pub(crate) fn render(&self, arguments: &Arguments) -> Json {
+        let mut body: Map<_, _> =
+            self.0.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
+        let asked = body.remove("query").unwrap_or_else(|| json!({"match_all": {}}));
+        let visible = json!({"bool": {"must": [asked], "must_not": [{"term": {"_deleted": true}}]}});
+        body.insert("query".into(), visible);
+        body.entry("track_total_hits").or_insert(Json::Bool(true));
+        if let Some((page, size)) = page_and_size(arguments) {
+            body.insert("from".into(), ((page - 1) * size).into());
+            body.insert("size".into(), size.into());
+        }
+        Json::Object(body)
+    }
+}
+
+/// The name in a `{param: name}` node.
+fn parameter_of(node: &Json) -> Option<&str> {
+    let map = node.as_object().filter(|map| map.len() == 1)?;
+    map.get("param")?.as_str()
+}
+
+fn collect_parameters<'a>(node: &'a Json, names: &mut Vec<&'a str>) {
+    if let Some(name) = parameter_of(node) {
+        return names.push(name);
+    }
+    match node {
+        Json::Object(map) => map.values().for_each(|n| collect_parameters(n, names)),
+        Json::Array(items) => items.iter().for_each(|n| collect_parameters(n, names)),
+        _ => {}
+    }
+}
+
+/// The node with values in place; `None` when it holds an absent one outside a list.
+fn substitute(node: &Json, arguments: &Arguments) -> Option<Json> {
+    if let Some(name) = parameter_of(node) {
+        return arguments.get(name).filter(|value| !value.is_null()).cloned();
+    }
+    Some(match node {
+        Json::Object(map) => {
+            let entries = map.iter().map(|(name, node)| Some((name.clone(), substitute(node, arguments)?)));
+            Json::Object(entries.collect::<Option<_>>()?)
+        }
+        Json::Array(items) => items.iter().filter_map(|item| substitute(item, arguments)).collect(),
+        other => other.clone(),
+    })
+}
+
+/// A statement with ClickHouse's own bound parameters, `{name:Type}`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SqlTemplate {
+    text: String,
+    /// The bound names with their types.
+    pub(crate) bound: Vec<(String, String)>,
+}
+
+impl SqlTemplate {
+    pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut bound = Vec::new();
+        let mut rest = text;
+        while let Some((_, after)) = rest.split_once('{') {
+            let (inside, after) = after.split_once('}').ok_or("`{` without `}`")?;
+            rest = after;
+            if inside == "table" {
+                continue;
+            }
+            let (name, kind) = inside.split_once(':').ok_or_else(|| format!("`{{{inside}}}` is neither `{{table}}` nor `{{name:Type}}`"))?;
+            let (name, kind) = (name.trim().to_owned(), kind.trim().to_owned());
+            if !bound.iter().any(|(known, _)| *known == name) {
+                bound.push((name, kind));
+            }
+        }
+        if !text.contains("{table}") {
+            return Err("it must read from `{table}`, which names this generation's table".into());
+        }
+        Ok(Self { text: text.to_owned(), bound })
+    }
+
+    /// The statement for a table, whose name is ours, not the caller's.
+    pub(crate) fn statement(&self, table: &str) -> String {
+        self.text.replace("{table}", table)
+    }
+
+    /// The bound values as ClickHouse's HTTP parameters carry them: escaped text, `\N` for null.
+    pub(crate) fn values(&self, arguments: &Arguments) -> Vec<(String, String)> {
+        let page = page_and_size(arguments);
+        let value = |name: &str| match (name, page) {
+            ("limit", Some((_, size))) => size.to_string(),
+            ("offset", Some((page, size))) => ((page - 1) * size).to_string(),
+            _ => match arguments.get(name) {
+                None | Some(Json::Null) => "\\N".to_owned(),
+                Some(value) => escaped(&text_of(value)),
+            },
+        };
+        self.bound.iter().map(|(name, _)| (format!("param_{name}"), value(name))).collect()
+    }
+}
+
+/// ClickHouse reads a parameter as a TSV field.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn arguments(of: Json) -> Arguments {
+        of.as_object().unwrap().clone()
+    }
+
+    fn search(yaml: &str) -> SearchTemplate {
+        SearchTemplate::parse(&serde_saphyr::from_str(yaml).unwrap()).unwrap()
+    }
+
+    const ORDERS: &str = "
+        query:
+          bool:
+            filter: [{ term: { customer: { param: id } } }, { term: { status: { param: status } } }]
+            must: [{ match: { 'products.name': { query: { param: q }, operator: and } } }]
+        post_filter: { term: { flag: { param: flag } } }
+        sort: [{ created_at: desc }]";
+
+    #[test]
+    fn keys_are_filled_in() {
+        let key = KeyTemplate::parse("{a}:x:{b}").unwrap();
+        assert_eq!(key.parameters().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(key.render(&arguments(json!({"a": "{b}", "b": 7}))), "{b}:x:7", "values aren't read as templates");
+        assert!(KeyTemplate::parse("{a").is_err());
+    }
+
+    #[test]
+    fn a_clause_with_an_absent_parameter_vanishes() {
+        let template = search(ORDERS);
+        assert_eq!(template.parameters(), ["id", "status", "q", "flag"]);
+        let body = template.render(&arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})));
+        let expected = json!({
+            "sort": [{"created_at": "desc"}],
+            "query": {"bool": {
+                "must": [{"bool": {"filter": [{"term": {"customer": "c-1"}}], "must": []}}],
+                "must_not": [{"term": {"_deleted": true}}],
+            }},
+            "track_total_hits": true, "from": 40, "size": 20,
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn values_keep_their_type_and_stay_values() {
+        let hostile = r#"x"}},{"match_all":{}}"#;
+        let body = search(ORDERS).render(&arguments(json!({"id": hostile, "status": "open", "q": "{param: id}", "flag": true})));
+        let inner = &body["query"]["bool"]["must"][0]["bool"];
+        assert_eq!(inner["filter"][0]["term"]["customer"], hostile);
+        assert_eq!(inner["must"][0]["match"]["products.name"]["query"], "{param: id}");
+        assert_eq!(body["post_filter"]["term"]["flag"], true);
+        assert!(body.get("from").is_none());
+    }
+
+    #[test]
+    fn bodies_may_not_page_by_themselves() {
+        assert!(SearchTemplate::parse(&json!({"size": 10_000})).unwrap_err().contains("paging"));
+        assert!(SearchTemplate::parse(&json!([1])).is_err());
+    }
+
+    #[test]
+    fn sql_is_bound_by_the_server() {
+        let sql = SqlTemplate::parse("select {a:String}, {n:Nullable(Int64)} from {table} final limit {limit:UInt64} offset {offset:UInt64} -- {a:String}").unwrap();
+        assert!(sql.statement("`d`.`t_g1`").contains("from `d`.`t_g1` final"));
+        let values = sql.values(&arguments(json!({"a": "it's\\ a\ttab\n", "n": null, "page": 2, "size": 50})));
+        let expected = [("param_a", "it's\\\\ a\\ttab\\n"), ("param_n", "\\N"), ("param_limit", "50"), ("param_offset", "50")];
+        assert_eq!(values, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn sql_must_read_its_own_table_and_bind_what_it_names() {
+        assert!(SqlTemplate::parse("select 1 from other").unwrap_err().contains("{table}"));
+        assert!(SqlTemplate::parse("select {a} from {table}").unwrap_err().contains("{a}"));
+        assert!(SqlTemplate::parse("select {a from {table").is_err());
+    }
+}

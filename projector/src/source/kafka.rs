@@ -1,0 +1,343 @@
+//! A topic's partitions, read by one consumer group a generation.
+//!
+//! One OS thread polls a `BaseConsumer` and feeds a bounded queue: rdkafka's `StreamConsumer` and split queues lose wake-ups
+//! (rust-rdkafka #638, #665). A queue that stays full pauses the partitions; polling goes on, so that the group doesn't think
+//! this member dead while its store is down.
+//!
+//! The queue is the order of all things: an [`Item::Revoked`] comes behind the last message of the partitions it takes away,
+//! an [`Item::Assigned`] before their first. Where to start isn't Kafka's to say: whoever reads the queue answers with the
+//! offsets of the progress that is saved in the read store.
+
+use crate::apply::Partition;
+use bytes::Bytes;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message as _};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
+
+/// How long a full queue may block polling before the partitions are paused.
+const FULL_QUEUE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a revocation waits for the events before it to be handled.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(100);
+
+/// The cluster, and who we are in it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KafkaConfig {
+    /// Kafka's bootstrap servers, host:port,…
+    #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
+    pub kafka_brokers: String,
+    /// A name for this host that outlives its process: a restart then takes its partitions back at once. Must differ from host to host
+    #[arg(long, env = "PROJECTOR_INSTANCE_ID")]
+    pub instance_id: Option<String>,
+}
+
+/// Why the source can't work.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Kafka refused or can't be reached.
+    #[error("kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    /// The topic isn't there.
+    #[error("topic `{0}` doesn't exist; `connectors apply` creates it with its partitions")]
+    NoTopic(String),
+    /// The thread couldn't be started.
+    #[error("can't start the polling thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A message, as raw as it came.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: i64,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Bytes)>,
+    /// The value.
+    pub payload: Option<Bytes>,
+}
+
+impl Message {
+    /// A header's bytes.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
+    }
+}
+
+/// What the queue carries.
+#[derive(Debug)]
+pub enum Item {
+    /// A message of an assigned partition.
+    Message(Message),
+    /// These partitions are ours now: answer with the offset to start at, for each.
+    Assigned(Vec<Partition>, oneshot::Sender<Vec<i64>>),
+    /// These are no longer ours; dropping the sender says that all before is done.
+    Revoked(Vec<Partition>, oneshot::Sender<()>),
+    /// Reading of the partition starts again at the offset that was asked for.
+    Rewound(Partition),
+}
+
+/// The reading end's handle on the consumer.
+#[derive(Clone)]
+pub struct KafkaSource {
+    consumer: Arc<BaseConsumer<Context>>,
+    rewinds: std::sync::mpsc::Sender<(Partition, i64)>,
+    stop: Arc<AtomicBool>,
+}
+
+impl KafkaSource {
+    /// Joins `group`, reads `topic` and feeds the queue, of at most `capacity` items.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn start(config: &KafkaConfig, group: &str, topic: &str, capacity: usize) -> Result<(Self, mpsc::Receiver<Item>), SourceError> {
+        let (queue, items) = mpsc::channel(capacity);
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &config.kafka_brokers)
+            .set("client.id", "projector")
+            .set("group.id", group)
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "1000")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", "10000")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("statistics.interval.ms", "1000")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        if let Some(instance) = &config.instance_id {
+            client.set("group.instance.id", format!("{instance}-{group}"));
+        }
+        let context = Context { queue: queue.clone(), end_offsets: Mutex::default(), revocations: Mutex::default() };
+        let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
+        consumer.subscribe(&[topic])?;
+        let (rewinds, asked) = std::sync::mpsc::channel();
+        let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default() };
+        let stop = Arc::clone(&source.stop);
+        std::thread::Builder::new().name(format!("kafka-{group}")).spawn(move || poll(&consumer, &queue, &asked, &stop))?;
+        Ok((source, items))
+    }
+
+    /// Lets the group know what is handled: `offset` is the next to read. Committed within a second and when leaving.
+    pub fn handled(&self, partition: &Partition, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let stored = list
+            .add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset))
+            .and_then(|()| self.consumer.store_offsets(&list));
+        if let Err(error) = stored {
+            // Only other tools read it, and a partition just revoked can't be stored: not worth more than a word.
+            tracing::debug!(%error, ?partition, "offset not stored");
+        }
+    }
+
+    /// Reads a partition again from `offset`; an [`Item::Rewound`] tells where in the queue that begins.
+    pub fn rewind(&self, partition: Partition, offset: i64) {
+        if self.rewinds.send((partition, offset)).is_err() {
+            tracing::debug!("rewind after the consumer has stopped");
+        }
+    }
+
+    /// Where each partition ended a second ago at most.
+    #[must_use]
+    pub fn end_offsets(&self) -> HashMap<Partition, i64> {
+        self.consumer.context().end_offsets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves the group; the queue ends once all of it was read.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The number of partitions of each topic.
+///
+/// # Errors
+/// [`SourceError`]; among them a topic that doesn't exist.
+pub fn partition_counts(config: &KafkaConfig, topics: &[String]) -> Result<BTreeMap<String, i32>, SourceError> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &config.kafka_brokers).create()?;
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(10))?;
+    topics
+        .iter()
+        .map(|name| {
+            let topic = metadata.topics().iter().find(|t| t.name() == name && !t.partitions().is_empty());
+            let count = topic.and_then(|t| i32::try_from(t.partitions().len()).ok());
+            count.map(|n| (name.clone(), n)).ok_or_else(|| SourceError::NoTopic(name.clone()))
+        })
+        .collect()
+}
+
+struct Context {
+    queue: mpsc::Sender<Item>,
+    end_offsets: Mutex<HashMap<Partition, i64>>,
+    /// How often each partition was taken from us: a message in hand from before is then worth nothing.
+    revocations: Mutex<HashMap<Partition, u64>>,
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self.end_offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, topic) in statistics.topics {
+            let name: Arc<str> = name.into();
+            for (number, partition) in topic.partitions {
+                if partition.hi_offset >= 0 {
+                    ends.insert(Partition { topic: Arc::clone(&name), number }, partition.hi_offset);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = partitions(list);
+        let result = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                let (answer, offsets) = oneshot::channel();
+                // The reader asks the read store, for as long as that takes; without it reading can't begin anyway.
+                let asked = partitions.is_empty() || self.queue.blocking_send(Item::Assigned(partitions, answer)).is_ok();
+                let offsets = if asked { offsets.blocking_recv().unwrap_or_default() } else { Vec::new() };
+                start_at(list, &offsets).and_then(|start| consumer.incremental_assign(&start))
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.drain(partitions);
+                consumer.incremental_unassign(list)
+            }
+            other => Err(KafkaError::Rebalance(other.into())),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "rebalance failed");
+        }
+    }
+}
+
+impl Context {
+    fn revocations(&self, item: &Item) -> u64 {
+        let Item::Message(message) = item else { return 0 };
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner).get(&message.partition).copied().unwrap_or(0)
+    }
+
+    fn drain(&self, partitions: Vec<Partition>) {
+        for partition in &partitions {
+            *self.revocations.lock().unwrap_or_else(PoisonError::into_inner).entry(partition.clone()).or_default() += 1;
+        }
+        let (done, mut waiting) = oneshot::channel();
+        if partitions.is_empty() || self.queue.blocking_send(Item::Revoked(partitions, done)).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + DRAIN_DEADLINE;
+        while matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            if Instant::now() > deadline {
+                // Harmless: every write is conditional, so what comes late is refused where the new owner was faster.
+                tracing::warn!("partitions revoked before their last events were handled");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|e| Partition { topic: e.topic().into(), number: e.partition() }).collect()
+}
+
+fn start_at(list: &TopicPartitionList, offsets: &[i64]) -> Result<TopicPartitionList, KafkaError> {
+    let mut start = TopicPartitionList::new();
+    for (element, offset) in list.elements().iter().zip(offsets) {
+        // Offset 0 may be gone by retention: then the beginning is what is left.
+        let offset = if *offset == 0 { Offset::Beginning } else { Offset::Offset(*offset) };
+        start.add_partition_offset(element.topic(), element.partition(), offset)?;
+    }
+    Ok(start)
+}
+
+fn poll(
+    consumer: &BaseConsumer<Context>,
+    queue: &mpsc::Sender<Item>,
+    rewinds: &std::sync::mpsc::Receiver<(Partition, i64)>,
+    stop: &AtomicBool,
+) {
+    while !stop.load(Ordering::Relaxed) && !queue.is_closed() {
+        while let Ok((partition, offset)) = rewinds.try_recv() {
+            let offset = if offset == 0 { Offset::Beginning } else { Offset::Offset(offset) };
+            match consumer.seek(&partition.topic, partition.number, offset, Duration::from_secs(5)) {
+                Ok(()) => push(consumer, queue, stop, Item::Rewound(partition)),
+                Err(error) => tracing::warn!(%error, ?partition, "seek failed; the partition was probably revoked"),
+            }
+        }
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Err(error)) => tracing::warn!(%error, "kafka"),
+            Some(Ok(message)) => {
+                let headers = message.headers().map(|all| {
+                    all.iter().map(|h| (h.key.to_owned(), Bytes::copy_from_slice(h.value.unwrap_or_default()))).collect()
+                });
+                let item = Item::Message(Message {
+                    partition: Partition { topic: message.topic().into(), number: message.partition() },
+                    offset: message.offset(),
+                    key: message.key().map(Bytes::copy_from_slice),
+                    headers: headers.unwrap_or_default(),
+                    payload: message.payload().map(Bytes::copy_from_slice),
+                });
+                push(consumer, queue, stop, item);
+            }
+        }
+    }
+    consumer.unsubscribe();
+    // Leaving runs the revocation, which drains the queue and commits what was handled.
+    let deadline = Instant::now() + DRAIN_DEADLINE;
+    while Instant::now() < deadline && consumer.assignment().is_ok_and(|a| a.count() > 0) {
+        if let Some(Err(error)) = consumer.poll(Duration::from_millis(20)) {
+            tracing::debug!(%error, "leaving the group");
+        }
+    }
+}
+
+/// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.
+fn push(consumer: &BaseConsumer<Context>, queue: &mpsc::Sender<Item>, stop: &AtomicBool, item: Item) {
+    let (mut item, full_since, mut paused) = (item, Instant::now(), false);
+    let revocations = consumer.context().revocations(&item);
+    while consumer.context().revocations(&item) == revocations {
+        match queue.try_send(item) {
+            Ok(()) | Err(TrySendError::Closed(_)) => break,
+            Err(TrySendError::Full(back)) => item = back,
+        }
+        if !paused && full_since.elapsed() > FULL_QUEUE_PATIENCE {
+            paused = consumer.assignment().and_then(|all| consumer.pause(&all)).is_ok();
+        }
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if paused {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) {
+                // A partition that was assigned meanwhile isn't paused: read its message again later.
+                let again = consumer.seek(message.topic(), message.partition(), Offset::Offset(message.offset()), Duration::from_secs(1));
+                if let Err(error) = again {
+                    tracing::warn!(%error, "can't put a message back");
+                }
+                paused = consumer.assignment().and_then(|all| consumer.pause(&all)).is_ok();
+            }
+        } else {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    if paused && let Err(error) = consumer.assignment().and_then(|all| consumer.resume(&all)) {
+        tracing::error!(%error, "can't resume reading");
+    }
+}
