@@ -1,3 +1,7 @@
 //! The `projector` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    projector::cli::main()
+}

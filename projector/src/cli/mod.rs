@@ -1,1 +1,107 @@
-//! cli
+//! The `projector` command: one verb a file.
+
+mod apply;
+mod check;
+mod run;
+mod serve;
+mod status;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Keeps read models in Redis, Elasticsearch and ClickHouse in step with the events that Debezium streams into Kafka.
+///
+/// The usual way: write a projection in YAML, `projector check` it, `projector apply` it, and let `projector run` feed it and
+/// `projector serve` answer its queries. All options can be given by environment variables.
+#[derive(Parser)]
+#[command(name = "projector", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Check projections against the schemas; shows every error with its place. Exit code 1 if there is any
+    Check(check::CheckArgs),
+    /// Register projections in the control store and prepare their stores. What is live changes by this only
+    Apply(apply::ApplyArgs),
+    /// Feed all live read models from Kafka, until stopped
+    Run(run::RunArgs),
+    /// Answer the declared queries over HTTP, until stopped
+    Serve(serve::ServeArgs),
+    /// Show each read model: its store, generation, documents, events, lag
+    Status(status::StatusArgs),
+}
+
+/// Where the projections' events are described.
+#[derive(Clone, Debug, clap::Args)]
+struct SchemasArg {
+    /// The folder of Avro schemas, one file an event and version
+    #[arg(long, env = "SCHEMAS_DIR", default_value = "schemas")]
+    schemas: PathBuf,
+}
+
+/// The control store.
+#[derive(Clone, Debug, clap::Args)]
+struct ControlArg {
+    /// The control store: a Postgres database of its own
+    #[arg(long, env = "CONTROL_DATABASE_URL", hide_env_values = true)]
+    control_database_url: String,
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// Runs the command line; the exit code is 0 for done, 1 for failed, 2 for a wrong call.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Two TLS providers end up in the tree; the process must choose before the first connection.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("projector: a TLS provider was installed before");
+    }
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    match execute(cli.verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("projector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
+    runtime.block_on(async {
+        match verb {
+            Verb::Check(args) => check::run(&args),
+            Verb::Apply(args) => apply::run(&args).await,
+            Verb::Run(args) => run::run(args).await,
+            Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
+            Verb::Status(args) => status::run(&args).await,
+        }
+    })
+}
+
+/// Resolves when the process is asked to stop (SIGTERM, Ctrl-C).
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

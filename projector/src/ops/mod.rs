@@ -1,1 +1,46 @@
-//! ops
+//! What operators and their tools see: metrics, health.
+
+use crate::host::{Host, Stats};
+use axum::Router;
+use axum::routing::get;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Serves `/metrics` and `/health/*` of a host.
+///
+/// # Errors
+/// When the address can't be listened on.
+pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandle<()>> {
+    let stats: Arc<Vec<(String, i32, Arc<Stats>)>> =
+        Arc::new(host.running().iter().map(|r| (r.generation.read_model.clone(), r.generation.generation, Arc::clone(&r.stats))).collect());
+    let app = Router::new()
+        .route("/health/live", get(|| async { "live" }))
+        .route("/health/ready", get(|| async { "ready" }))
+        .route("/metrics", get(move || async move { metrics(&stats) }));
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|e| std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen")))?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "admin server ended");
+        }
+    }))
+}
+
+/// Prometheus' text format. The names are those of the product's specification; more come with their own work.
+fn metrics(stats: &[(String, i32, Arc<Stats>)]) -> String {
+    let mut text = String::new();
+    let names = ["projection_events_processed_total", "projection_duplicates_skipped_total", "projection_errors_total"];
+    for (at, name) in names.into_iter().enumerate() {
+        let _ = writeln!(text, "# TYPE {name} counter");
+        for (read_model, generation, stats) in stats {
+            let (applied, duplicates, errors) = stats.counts();
+            let value = [applied, duplicates, errors][at];
+            let _ = writeln!(text, "{name}{{read_model=\"{read_model}\",generation=\"{generation}\"}} {value}");
+        }
+    }
+    text
+}

@@ -1,0 +1,50 @@
+//! `projector run`: a host.
+
+use super::{ControlArg, SchemasArg, stop_signal};
+use crate::control::Control;
+use crate::event::{Catalog, Decoder};
+use crate::host::{Host, HostConfig};
+use crate::ops;
+use crate::sink::StoreUrls;
+use crate::source::KafkaConfig;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    schemas: SchemasArg,
+    #[command(flatten)]
+    control: ControlArg,
+    #[command(flatten)]
+    kafka: KafkaConfig,
+    #[command(flatten)]
+    stores: StoreUrls,
+    /// The schema registry, Confluent's API
+    #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
+    schema_registry_url: String,
+    /// Where /metrics and /health are answered
+    #[arg(long, env = "PROJECTOR_ADMIN_LISTEN", default_value = "127.0.0.1:18020")]
+    admin_listen: SocketAddr,
+    /// Hold every write back this long, to test what waiting queries do
+    #[arg(long, env = "PROJECTOR_FAULT_DELAY_MS", default_value_t = 0, hide = true)]
+    fault_delay_ms: u64,
+}
+
+pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let catalog = Arc::new(Catalog::load(&args.schemas.schemas)?);
+    let decoder = Arc::new(Decoder::new(Arc::clone(&catalog), &args.schema_registry_url)?);
+    let control = Control::connect(&args.control.control_database_url).await?;
+    let config = HostConfig { kafka: args.kafka, stores: args.stores, fault_delay: Duration::from_millis(args.fault_delay_ms) };
+    let host = Host::start(control, catalog, decoder, &config).await?;
+    anyhow::ensure!(!host.running().is_empty(), "no read model is live; `projector apply` first");
+    let admin = ops::admin(args.admin_listen, &host).await?;
+    let result = host.run_until(stop_signal()).await;
+    admin.abort();
+    tracing::info!("stopped");
+    result?;
+    Ok(ExitCode::SUCCESS)
+}
