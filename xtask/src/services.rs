@@ -81,16 +81,7 @@ pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts one service unless it runs, and waits until it is ready. `name` as in [`SERVICES`].
-pub(crate) async fn start(instance: &Instance, name: &str) -> anyhow::Result<u32> {
-    let stage = STAGES.iter().find_map(|stage| match stage {
-        Stage::Serve { service, binary, verb } if *service == name => Some((service, binary, verb)),
-        _ => None,
-    });
-    let (service, binary, verb) = stage.with_context(|| format!("no service {name}"))?;
-    serve(instance, service, binary, verb).await
-}
-
+/// Starts one service unless it runs, and waits until it is ready.
 async fn serve(instance: &Instance, service: &str, binary: &str, verb: &str) -> anyhow::Result<u32> {
     let pid = match process::alive(instance, service) {
         Some(pid) => pid,

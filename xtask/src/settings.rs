@@ -22,25 +22,25 @@ impl Settings {
             .find(|folder| folder.join("compose/.env").is_file())
             .context("no compose/.env in this directory or above it: run ./dev inside the project")?
             .to_path_buf();
-        let path = root.join("compose/.env");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let mut values = parse(&text)?;
-        for (key, value) in &mut values {
+        let mut settings = Self::read(root)?;
+        for (key, value) in &mut settings.values {
             if let Ok(moved) = std::env::var(key) {
                 *value = moved;
             }
         }
-        Ok(Self { root, values })
+        Ok(settings)
+    }
+
+    /// The file alone, of the project at `root`.
+    pub(crate) fn read(root: PathBuf) -> anyhow::Result<Self> {
+        let path = root.join("compose/.env");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Self { root, values: parse(&text)? })
     }
 
     /// The value of a key, or an error that says where it belongs.
     pub(crate) fn get(&self, key: &str) -> anyhow::Result<&str> {
         self.values.get(key).map(String::as_str).with_context(|| format!("compose/.env has no {key}"))
-    }
-
-    /// All pairs.
-    pub(crate) fn values(&self) -> &BTreeMap<String, String> {
-        &self.values
     }
 
     fn port(&self, key: &str) -> anyhow::Result<u16> {
@@ -226,6 +226,8 @@ impl Instance {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let derived = [
+            // Everything is on loopback: a proxy of the machine must not be asked for it.
+            ("NO_PROXY", no_proxy()),
             ("DEV_INSTANCE", self.name.clone()),
             ("DEV_RUN_DIR", text(self.dir())),
             ("WRITE_DATABASE_URL", self.postgres_url("app")),
@@ -252,15 +254,18 @@ impl Instance {
     }
 }
 
+fn no_proxy() -> String {
+    let set = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok()).filter(|text| !text.is_empty());
+    set.into_iter().chain(["127.0.0.1,localhost".to_owned()]).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf();
-        let values = parse(&std::fs::read_to_string(root.join("compose/.env")).unwrap()).unwrap();
-        Settings { root, values }
+        Settings::read(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()).unwrap()
     }
 
     #[test]

@@ -110,8 +110,13 @@ async fn maven(instance: &Instance, part: &Path, row: &Row) -> anyhow::Result<()
     command.arg("package");
     let log = instance.log("download-jars");
     let mut kept = Vec::new();
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().context("running mvn")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("running mvn")?;
     let mut lines = BufReader::new(child.stdout.take().context("mvn without output")?).lines();
     let mut files = 0;
     while let Some(line) = lines.next_line().await? {

@@ -95,12 +95,12 @@ plugin.path={plugins}
     let mut rest = kafka_classpath(instance)?;
     rest.extend(["org.apache.kafka.connect.cli.ConnectDistributed".to_owned(), config.display().to_string()]);
     let mut launch = java(instance, "connect", ["-Xms128m", "-Xmx320m"], &rest)?;
-    launch.env = connector_secrets(instance)?;
+    launch.env = connector_variables(instance)?;
     Ok(launch)
 }
 
 /// What connectors/outbox.json reads through Connect's EnvVarConfigProvider.
-fn connector_secrets(instance: &Instance) -> anyhow::Result<BTreeMap<String, String>> {
+pub(crate) fn connector_variables(instance: &Instance) -> anyhow::Result<BTreeMap<String, String>> {
     let settings = instance.settings();
     Ok([
         ("OUTBOX_DATABASE_HOST", "127.0.0.1".to_owned()),

@@ -19,7 +19,11 @@ use crate::process;
 use crate::progress::{Board, Row};
 use crate::settings::{Instance, Port};
 
+#[cfg(test)]
+pub(crate) use jvm::connector_variables;
 pub(crate) use ports::check as check_ports;
+#[cfg(test)]
+pub(crate) use postgres::settings as postgres_settings;
 
 /// A component: its name (of its pid file, log and status line) and the ports it listens on, the main one first.
 pub(crate) struct Component {

@@ -14,9 +14,6 @@ use crate::process;
 use crate::progress::Row;
 use crate::settings::{Instance, Port};
 
-/// Databases: the write side, the projector's control store, the registry's storage.
-const DATABASES: [&str; 3] = ["app", "control", "registry"];
-
 fn bin(program: &str) -> anyhow::Result<PathBuf> {
     let folder = std::env::var_os("PGBIN").context("PGBIN is not set: start this with ./dev")?;
     Ok(PathBuf::from(folder).join(program))
@@ -55,28 +52,31 @@ pub(super) async fn prepare(instance: &Instance, row: &Row) -> anyhow::Result<La
         create(instance, &data).await?;
     }
     // Rewritten at each start, so that a moved port or setting takes effect.
-    let settings = instance.settings();
-    let text = format!(
-        "listen_addresses = '127.0.0.1'
-port = {port}
-unix_socket_directories = ''
-max_connections = 200
-shared_buffers = 128MB
-wal_level = logical
-max_wal_senders = {senders}
-max_replication_slots = {slots}
-max_slot_wal_keep_size = {keep}
-",
-        port = instance.port(Port::Postgres),
-        senders = settings.get("POSTGRES_MAX_WAL_SENDERS")?,
-        slots = settings.get("POSTGRES_MAX_REPLICATION_SLOTS")?,
-        keep = settings.get("POSTGRES_MAX_SLOT_WAL_KEEP_SIZE")?,
+    let mut text = format!(
+        "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\n",
+        instance.port(Port::Postgres)
     );
+    for (key, value) in settings(instance)? {
+        text.push_str(&format!("{key} = '{value}'\n"));
+    }
     fs::write(data.join("dev.conf"), text)?;
     own(&data.join("dev.conf"))?;
     row.note("starting");
     let (program, arguments) = as_postgres(bin("postgres")?, vec!["-D".to_owned(), data.display().to_string()]);
     Ok(Launch { program, arguments, env: BTreeMap::new() })
+}
+
+/// What differs from Postgres' defaults; compose.yaml says the same.
+pub(crate) fn settings(instance: &Instance) -> anyhow::Result<[(&'static str, String); 6]> {
+    let configured = |key| instance.settings().get(key).map(str::to_owned);
+    Ok([
+        ("wal_level", "logical".to_owned()),
+        ("max_connections", "200".to_owned()),
+        ("shared_buffers", "128MB".to_owned()),
+        ("max_wal_senders", configured("POSTGRES_MAX_WAL_SENDERS")?),
+        ("max_replication_slots", configured("POSTGRES_MAX_REPLICATION_SLOTS")?),
+        ("max_slot_wal_keep_size", configured("POSTGRES_MAX_SLOT_WAL_KEEP_SIZE")?),
+    ])
 }
 
 async fn create(instance: &Instance, data: &Path) -> anyhow::Result<()> {
@@ -112,7 +112,7 @@ fn own(path: &Path) -> anyhow::Result<()> {
     chown(path, Some(user), Some(group)).with_context(|| format!("chown {}", path.display()))
 }
 
-async fn psql(instance: &Instance, sql: &str) -> anyhow::Result<String> {
+async fn psql(instance: &Instance, what: &[&str]) -> anyhow::Result<String> {
     let port = instance.port(Port::Postgres).to_string();
     let output = Command::new(bin("psql")?)
         .args([
@@ -127,9 +127,8 @@ async fn psql(instance: &Instance, sql: &str) -> anyhow::Result<String> {
             "postgres",
             "-d",
             "postgres",
-            "-c",
-            sql,
         ])
+        .args(what)
         .env_remove("PGOPTIONS")
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -144,19 +143,11 @@ async fn psql(instance: &Instance, sql: &str) -> anyhow::Result<String> {
 
 /// Whether the server takes queries (it listens before it has recovered).
 pub(super) async fn accepts(instance: &Instance) -> bool {
-    psql(instance, "select 1").await.is_ok_and(|answer| answer == "1")
+    psql(instance, &["-c", "select 1"]).await.is_ok_and(|answer| answer == "1")
 }
 
-/// Role `app` and the databases. For development the role may do all: its migrations make a replication role and a
-/// slot, which Postgres 15 leaves to superusers.
+/// Role `app` and the databases, by the script that the container runs too.
 pub(super) async fn create_databases(instance: &Instance) -> anyhow::Result<()> {
-    if psql(instance, "select 1 from pg_roles where rolname = 'app'").await?.is_empty() {
-        psql(instance, "create role app login superuser").await?;
-    }
-    for database in DATABASES {
-        if psql(instance, &format!("select 1 from pg_database where datname = '{database}'")).await?.is_empty() {
-            psql(instance, &format!("create database {database} owner app")).await?;
-        }
-    }
-    Ok(())
+    let script = instance.root().join("compose/postgres/init.sql").display().to_string();
+    psql(instance, &["-f", &script]).await.map(drop)
 }
