@@ -25,6 +25,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check what this machine needs and install Debian packages; every command that starts something does so first
+    Prerequisites,
     /// Start Postgres, Kafka, Connect with Debezium, the registry, Redis, the search engine and ClickHouse
     Up {
         /// Use docker compose (compose/compose.yaml) instead of native processes
@@ -123,6 +125,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = Settings::load()?;
     let instance = Instance::new(settings, &cli.instance)?;
     match cli.command {
+        // ./dev does it before it starts this program.
+        Command::Prerequisites => {}
         Command::Up { containers: true } => return containers::up(&instance),
         Command::Up { containers: false } => stack::up(&instance).await?,
         Command::Down { containers: true } => return containers::down(&instance),
