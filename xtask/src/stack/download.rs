@@ -99,10 +99,10 @@ async fn once(
     Ok(())
 }
 
-/// All jars by one Maven run; its modules are resolved in parallel, checksums are enforced (-C).
+/// All jars by one Maven run, its modules resolved in parallel. Not with `-C`: mirrors lack some checksum files.
 async fn maven(instance: &Instance, part: &Path, row: &Row) -> anyhow::Result<()> {
     let mut command = Command::new("mvn");
-    command.args(["-B", "-C", "-T", "3", "-f"]).arg(instance.root().join("compose/native/pom.xml"));
+    command.args(["-B", "-T", "3", "-f"]).arg(instance.root().join("compose/native/pom.xml"));
     command.arg(format!("-Ddist={}", part.display()));
     for (key, property) in PROPERTIES {
         command.arg(format!("-D{property}={}", instance.settings().get(key)?));
