@@ -59,7 +59,15 @@ impl CommandApi {
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Outcome {
-        let answer = match self.http.post(format!("{}{path}", self.base)).json(body).send().await {
+        self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Outcome {
+        self.send(self.http.delete(format!("{}{path}", self.base))).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Outcome {
+        let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) if error.is_timeout() => return Outcome::Failed("timed out".to_owned()),
             Err(error) => return Outcome::Failed(format!("{:#}", anyhow::Error::from(error))),
@@ -111,8 +119,7 @@ pub(super) fn product(product: &Product) -> Value {
 }
 
 pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], address: &Address) -> Value {
-    let items: Vec<_> =
-        lines.iter().map(|line| json!({"product_id": product_ids[line.product], "quantity": line.quantity})).collect();
+    let items: Vec<_> = lines.iter().map(|line| item(line, product_ids)).collect();
     json!({
         "customer_id": customer_id,
         "items": items,
@@ -123,6 +130,10 @@ pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], a
             "country": address.country,
         },
     })
+}
+
+pub(super) fn item(line: &Line, product_ids: &[String]) -> Value {
+    json!({"product_id": product_ids[line.product], "quantity": line.quantity})
 }
 
 pub(super) fn payment(order_id: &str, amount_cents: i64, status: &str, payment_id: Option<&str>) -> Value {

@@ -9,6 +9,7 @@
 //! command back is its own order: a payment needs the order's id, hence waits for that answer, and the wait counts.
 
 mod client;
+mod command;
 mod drive;
 mod plan;
 mod progress;
