@@ -333,9 +333,9 @@ mod tests {
     fn reads_what_apache_avro_writes() {
         let (shape, bytes) = encoded(i64::MIN, None, &["ä".into()]);
         let value = shape.read(&bytes).unwrap();
-        assert_eq!(value.get("n"), Some(&Value::Integer(i64::MIN)));
-        assert_eq!(value.get("lines[0].sku"), Some(&Value::from("ä")));
-        assert_eq!(json::to_json(value.get("at").unwrap()), "2026-05-23T10:00:00.123456Z");
+        assert_eq!(value.get(vrl::path!("n")), Some(&Value::Integer(i64::MIN)));
+        assert_eq!(value.get(vrl::path!("lines", 0, "sku")), Some(&Value::from("ä")));
+        assert_eq!(json::to_json(value.get(vrl::path!("at")).unwrap()), "2026-05-23T10:00:00.123456Z");
     }
 
     #[test]
@@ -345,8 +345,8 @@ mod tests {
         let newer = newer.replace(r#"{"name": "sku","#, r#"{"name": "weight", "type": ["null", "long"], "default": null}, {"name": "sku","#);
         let (writer, reader) = (Schema::parse_str(SCHEMA).unwrap(), Schema::parse_str(&newer).unwrap());
         let value = Shape::resolve(&writer, &reader).unwrap().read(&bytes).unwrap();
-        assert_eq!(value.get("colour"), Some(&Value::from("red")));
-        assert_eq!(value.get("lines[0].weight"), Some(&Value::Null));
+        assert_eq!(value.get(vrl::path!("colour")), Some(&Value::from("red")));
+        assert_eq!(value.get(vrl::path!("lines", 0, "weight")), Some(&Value::Null));
     }
 
     proptest! {

@@ -27,14 +27,14 @@ pub struct Finding {
 
 impl Finding {
     /// A finding about the value at `location`.
-    pub(super) fn at(source: &Source, location: Location, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn at(source: &Source, location: Location, message: impl Into<String>, help: impl Into<String>) -> Self {
         let start = offset(&source.text, location);
         let end = source.text[start..].find(['\n', ':', ' ']).map_or(source.text.len(), |n| start + n.max(1));
         Self { source: source.clone(), span: start..end, message: message.into(), label: "here".into(), help: Some(help.into()) }
     }
 
     /// A finding inside a program that stands at `program` in the file.
-    pub(super) fn in_program(source: &Source, program: &Spanned<String>, found: &crate::expr::Diagnostic) -> Self {
+    pub(crate) fn in_program(source: &Source, program: &Spanned<String>, found: &crate::expr::Diagnostic) -> Self {
         let start = in_block(&source.text, program, found.span.start);
         let end = in_block(&source.text, program, found.span.end).max(start + 1).min(source.text.len());
         Self {

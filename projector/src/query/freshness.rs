@@ -91,7 +91,11 @@ pub(crate) fn deadline(wait_ms: u64) -> Instant {
 }
 
 /// Waits until all demands are met, and gives the progress that meets them.
-pub(crate) async fn reach(feed: &mut Subscription, demands: &[Demand], until: Instant) -> Result<Arc<ProgressMap>, Unmet> {
+pub(crate) async fn reach(
+    feed: &mut Subscription,
+    demands: &[Demand],
+    until: Instant,
+) -> Result<Arc<ProgressMap>, Unmet> {
     loop {
         let progress = feed.look();
         if all_met(demands, &progress)? {
@@ -110,10 +114,10 @@ pub(crate) fn recently_handled(progress: &ProgressMap, aggregate_id: &str, seque
 }
 
 /// What progress says of the partitions that could hold a key's events: when it is the same, nothing happened to the key.
-pub(crate) fn offsets_of(progress: &ProgressMap, key: Option<&str>, topics: &BTreeMap<String, i32>) -> Vec<i64> {
+pub(crate) fn offsets_of(progress: &ProgressMap, key: &str, topics: &BTreeMap<String, i32>) -> Vec<i64> {
     let offset = |p: &Progress| p.next_offset;
-    let Some(key) = key else { return progress.values().map(offset).collect() };
-    let partition = |(topic, n): (&String, &i32)| Partition { topic: topic.as_str().into(), number: partition_of(key, *n) };
+    let partition =
+        |(topic, n): (&String, &i32)| Partition { topic: topic.as_str().into(), number: partition_of(key, *n) };
     topics.iter().map(|topic| progress.get(&partition(topic)).map_or(0, offset)).collect()
 }
 

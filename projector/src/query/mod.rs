@@ -1,1 +1,94 @@
-//! query
+//! The query service: answers the queries that projections declare, and never lies about how fresh an answer is.
+//!
+//! # Freshness
+//! Without being asked, a query reads what is there. A caller who wrote something passes the `consistency_token` of the
+//! command's answer (or `min_seq`, for one document's own sequence), and the query waits until the read model has it:
+//!
+//! 1. The token names its transaction and every stream that it touched. Of these the read model has those whose topic it
+//!    takes; for each, the partition of the stream must have handled the event ([`crate::apply::Progress`]).
+//! 2. The hosts publish progress after the store has the documents. A waiting query sleeps on that publication ([`feed`]).
+//! 3. Only after the progress is there, the data is read; a search after one more refresh that starts then ([`refresh`]).
+//!
+//! So an answer to a token holds what the token's command wrote; else there is no answer, but 503 `read-model-behind` at the
+//! time limit. `min_seq` compares with the document's stored version. Where a read model doesn't take some type of
+//! event, that version never gets to such an event's sequence; then `min_seq` is met only while the event is among the
+//! partition's recent ones. A token knows no such limit.
+//!
+//! # What is served
+//! The queries in the frozen configs of the live generations, each bound to its generation's physical place ([`live`]).
+//! The service holds nothing of its own: any number of them run side by side.
+
+mod answer;
+mod endpoint;
+mod feed;
+mod freshness;
+mod http;
+mod lag;
+mod live;
+mod parameters;
+mod partition;
+mod path;
+mod problem;
+mod refresh;
+mod request;
+mod store;
+mod template;
+mod token;
+
+pub use endpoint::Endpoint;
+pub use partition::partition_of;
+pub use token::{Stream, Token, TokenError};
+
+use crate::event::Catalog;
+use crate::sink::StoreUrls;
+use std::future::{Future, IntoFuture};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Requests that are under way get this long when the service stops; a wait is shorter.
+const DRAIN_MAX: Duration = Duration::from_secs(8);
+
+/// What a query service needs.
+#[derive(Debug)]
+pub struct QueryConfig {
+    /// The control store.
+    pub control_url: String,
+    /// The read stores.
+    pub stores: StoreUrls,
+    /// The event types, from which the documents' types are inferred.
+    pub schemas: Catalog,
+}
+
+/// Answers on `listener` until `stop`, then lets what is under way end.
+///
+/// # Errors
+/// When the HTTP server fails. That the control store or a read store is down is no error: it is waited for.
+pub async fn serve(
+    listener: TcpListener,
+    config: QueryConfig,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let keeper = live::Keeper::new(config.stores, config.schemas)?;
+    let follower = tokio::spawn(std::sync::Arc::clone(&keeper).follow(config.control_url));
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, http::router(keeper)).with_graceful_shutdown(async {
+        stop.await;
+        tracing::info!("stopping");
+        _ = stopping.send(());
+    });
+    let overdue = async {
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    let result = tokio::select! {
+        result = server.into_future() => result,
+        () = overdue => {
+            tracing::warn!("requests that took too long to end were cut off");
+            Ok(())
+        }
+    };
+    follower.abort();
+    Ok(result?)
+}

@@ -44,10 +44,6 @@ impl Parameters {
         self.declared.get(name)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Parameter)> {
-        self.declared.iter()
-    }
-
     /// Whether a parameter may be absent after defaults.
     pub(crate) fn may_be_absent(&self, name: &str, in_path: bool) -> bool {
         self.get(name).is_some_and(|p| !in_path && !p.required && p.default.is_none())
@@ -68,7 +64,12 @@ impl Parameters {
     }
 
     /// Types what the caller gave (`path` and `query` by name) and fills in defaults, of which some depend on `today`.
-    pub(crate) fn read(&self, path: &[(String, String)], query: &[(String, String)], today: NaiveDate) -> Result<Arguments, Problem> {
+    pub(crate) fn read(
+        &self,
+        path: &[(String, String)],
+        query: &[(String, String)],
+        today: NaiveDate,
+    ) -> Result<Arguments, Problem> {
         let mut arguments = Arguments::new();
         for (given, in_path) in path.iter().map(|p| (p, true)).chain(query.iter().map(|p| (p, false))) {
             let (name, text) = given;
@@ -96,7 +97,8 @@ impl Parameters {
     }
 
     fn unknown(&self, name: &str, path: &[(String, String)]) -> Problem {
-        let known: Vec<_> = self.declared.keys().filter(|k| !path.iter().any(|(n, _)| n == *k)).map(|k| format!("`{k}`")).collect();
+        let known: Vec<_> =
+            self.declared.keys().filter(|k| !path.iter().any(|(n, _)| n == *k)).map(|k| format!("`{k}`")).collect();
         let known = if known.is_empty() { "no other than those of freshness".to_owned() } else { known.join(", ") };
         let shown: String = name.chars().take(80).collect();
         Problem::parameter(&shown, format!("`{shown}` is not a parameter of this query; it takes {known}"))
@@ -107,7 +109,10 @@ impl Parameters {
         if page.saturating_mul(size) <= paging.depth_max {
             return Ok(());
         }
-        let detail = format!("`page` {page} of `size` {size} is deeper than the first {} entries; narrow the query instead", paging.depth_max);
+        let detail = format!(
+            "`page` {page} of `size` {size} is deeper than the first {} entries; narrow the query instead",
+            paging.depth_max
+        );
         Err(Problem::parameter("page", detail))
     }
 }
@@ -143,14 +148,17 @@ fn typed(parameter: &Parameter, text: &str) -> Result<Json, String> {
             fits.then(|| text.into())
         }
         ParameterType::Integer => {
-            let in_bounds = |n: &i64| parameter.min.is_none_or(|min| *n >= min) && parameter.max.is_none_or(|max| *n <= max);
+            let in_bounds =
+                |n: &i64| parameter.min.is_none_or(|min| *n >= min) && parameter.max.is_none_or(|max| *n <= max);
             text.parse().ok().filter(in_bounds).map(Json::from)
         }
         ParameterType::Boolean => text.parse::<bool>().ok().map(Json::from),
         ParameterType::Date => date(text).map(|day| day.to_string().into()),
         ParameterType::Uuid => uuid::Uuid::try_parse(text).ok().map(|id| id.to_string().into()),
     };
-    value.filter(|_| parameter.values.is_empty() || parameter.values.iter().any(|v| v == text)).ok_or_else(|| expectation(parameter))
+    value
+        .filter(|_| parameter.values.is_empty() || parameter.values.iter().any(|v| v == text))
+        .ok_or_else(|| expectation(parameter))
 }
 
 /// A day that every store can hold, written in full.
@@ -201,7 +209,9 @@ pub(crate) fn check(name: &str, parameter: &Parameter) -> Option<String> {
         (ParameterType::Date, Json::String(text)) => relative_date(text, NaiveDate::default()).is_some(),
         (ParameterType::Integer, Json::Number(n)) => typed(parameter, &n.to_string()).is_ok(),
         (ParameterType::Boolean, Json::Bool(_)) => true,
-        (ParameterType::String | ParameterType::Uuid, Json::String(text)) => typed(parameter, text).is_ok_and(|v| v == *default),
+        (ParameterType::String | ParameterType::Uuid, Json::String(text)) => {
+            typed(parameter, text).is_ok_and(|v| v == *default)
+        }
         _ => false,
     };
     (!fits).then(|| format!("parameter `{name}`: the default {default} is not {}", expectation(parameter)))
@@ -225,7 +235,8 @@ mod tests {
     }
 
     fn read(query: &[(&str, &str)]) -> Result<Arguments, String> {
-        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+        let own =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
         let path = own(&[("id", "0192F0C1-1111-7000-8000-000000000001")]);
         let today = NaiveDate::from_ymd_opt(2026, 5, 30).unwrap();
         parameters().read(&path, &own(query), today).map_err(|p| p.body()["detail"].as_str().unwrap().to_owned())
@@ -268,7 +279,11 @@ mod tests {
     #[test]
     fn declarations_are_checked() {
         let check = |yaml: &str| check("p", &serde_saphyr::from_str(yaml).unwrap());
-        for good in ["{ type: date, default: today-29d }", "{ type: integer, default: 3 }", "{ type: date, default: 2026-01-01 }"] {
+        for good in [
+            "{ type: date, default: today-29d }",
+            "{ type: integer, default: 3 }",
+            "{ type: date, default: 2026-01-01 }",
+        ] {
             assert_eq!(check(good), None, "{good}");
         }
         for bad in [

@@ -23,7 +23,8 @@ impl Problem {
 
     /// A parameter that is unknown, missing, given twice or of the wrong form.
     pub(crate) fn parameter(parameter: &str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter can't be used", detail).with("parameter", parameter)
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter can't be used", detail)
+            .with("parameter", parameter)
     }
 
     /// Parameters that don't go together, or a request that no parameter is to blame for.
@@ -39,18 +40,33 @@ impl Problem {
 
     /// No query has this path.
     pub(crate) fn no_such_path(path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no-such-path", "no query has this path", format!("no read model declares a query for `{path}`"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-path",
+            "no query has this path",
+            format!("no read model declares a query for `{path}`"),
+        )
     }
 
     /// The read model has no such document.
     pub(crate) fn not_found(read_model: &str, key: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "there is no such document", format!("{read_model} has no document `{key}`"))
-            .with("read_model", read_model)
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "there is no such document",
+            format!("{read_model} has no document `{key}`"),
+        )
+        .with("read_model", read_model)
     }
 
     /// Queries are read with GET.
     pub(crate) fn method(method: &str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "queries are read with GET", format!("{method} is not offered here"))
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "queries are read with GET",
+            format!("{method} is not offered here"),
+        )
     }
 
     /// The token is of another life of the source database.
@@ -99,7 +115,13 @@ impl Problem {
 
     /// The request took longer than any may.
     pub(crate) fn timed_out() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed-out", "the request took too long", "the time limit of a request passed").retry_after(1)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timed-out",
+            "the request took too long",
+            "the time limit of a request passed",
+        )
+        .retry_after(1)
     }
 
     /// Our own fault.

@@ -4,13 +4,14 @@
 //! after it learned of the write. A waiter may join a refresh that others have asked for as long as it hasn't started; of two
 //! refreshes, the second starts when the first has ended. So any number of waiters cost one refresh at a time.
 
+use super::store::ReadError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-type Outcome = Option<Result<(), String>>;
-type Work = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+type Outcome = Option<Result<(), ReadError>>;
+type Work = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), ReadError>> + Send>> + Send + Sync>;
 
 /// One index's refreshes.
 #[derive(Clone)]
@@ -23,16 +24,18 @@ pub(crate) struct Refresher {
 }
 
 impl Refresher {
-    pub(crate) fn new<F: Future<Output = Result<(), String>> + Send + 'static>(work: impl Fn() -> F + Send + Sync + 'static) -> Self {
+    pub(crate) fn new<F: Future<Output = Result<(), ReadError>> + Send + 'static>(
+        work: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self {
         Self { work: Arc::new(move || Box::pin(work())), next: Arc::default(), turn: Arc::default() }
     }
 
     /// Ends when a refresh that started after this call has ended.
-    pub(crate) async fn refresh(&self) -> Result<(), String> {
+    pub(crate) async fn refresh(&self) -> Result<(), ReadError> {
         let mut outcome = self.join();
         match outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
-            Err(_) => Err("the refresh was given up".into()),
+            Err(_) => Err(ReadError::Unavailable("the refresh was given up".into())),
         }
     }
 
@@ -77,7 +80,7 @@ mod tests {
         (Refresher::new(work), started)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn waiters_share_but_never_join_one_that_has_started() {
         let (refresher, started) = counted();
         let first = tokio::spawn({
@@ -92,7 +95,7 @@ mod tests {
         assert!(first.is_finished());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_who_gives_up_does_not_take_the_refresh_from_others() {
         let (refresher, _) = counted();
         let mut impatient = Box::pin(refresher.refresh());
@@ -105,8 +108,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_reaches_all_and_the_next_tries_again() {
-        let refresher = Refresher::new(|| async { Err("down".to_owned()) });
-        assert_eq!(refresher.refresh().await, Err("down".to_owned()));
-        assert_eq!(refresher.refresh().await, Err("down".to_owned()));
+        let down = || Err(ReadError::Unavailable("down".to_owned()));
+        let refresher = Refresher::new(move || async move { down() });
+        assert_eq!(refresher.refresh().await, down());
+        assert_eq!(refresher.refresh().await, down());
     }
 }

@@ -141,7 +141,9 @@ impl SqlTemplate {
             if inside == "table" {
                 continue;
             }
-            let (name, kind) = inside.split_once(':').ok_or_else(|| format!("`{{{inside}}}` is neither `{{table}}` nor `{{name:Type}}`"))?;
+            let (name, kind) = inside
+                .split_once(':')
+                .ok_or_else(|| format!("`{{{inside}}}` is neither `{{table}}` nor `{{name:Type}}`"))?;
             let (name, kind) = (name.trim().to_owned(), kind.trim().to_owned());
             if !bound.iter().any(|(known, _)| *known == name) {
                 bound.push((name, kind));
@@ -211,7 +213,8 @@ mod tests {
     fn a_clause_with_an_absent_parameter_vanishes() {
         let template = search(ORDERS);
         assert_eq!(template.parameters(), ["id", "status", "q", "flag"]);
-        let body = template.render(&arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})));
+        let body = template
+            .render(&arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})));
         let expected = json!({
             "sort": [{"created_at": "desc"}],
             "query": {"bool": {
@@ -226,7 +229,8 @@ mod tests {
     #[test]
     fn values_keep_their_type_and_stay_values() {
         let hostile = r#"x"}},{"match_all":{}}"#;
-        let body = search(ORDERS).render(&arguments(json!({"id": hostile, "status": "open", "q": "{param: id}", "flag": true})));
+        let body = search(ORDERS)
+            .render(&arguments(json!({"id": hostile, "status": "open", "q": "{param: id}", "flag": true})));
         let inner = &body["query"]["bool"]["must"][0]["bool"];
         assert_eq!(inner["filter"][0]["term"]["customer"], hostile);
         assert_eq!(inner["must"][0]["match"]["products.name"]["query"], "{param: id}");
@@ -245,7 +249,8 @@ mod tests {
         let sql = SqlTemplate::parse("select {a:String}, {n:Nullable(Int64)} from {table} final limit {limit:UInt64} offset {offset:UInt64} -- {a:String}").unwrap();
         assert!(sql.statement("`d`.`t_g1`").contains("from `d`.`t_g1` final"));
         let values = sql.values(&arguments(json!({"a": "it's\\ a\ttab\n", "n": null, "page": 2, "size": 50})));
-        let expected = [("param_a", "it's\\\\ a\\ttab\\n"), ("param_n", "\\N"), ("param_limit", "50"), ("param_offset", "50")];
+        let expected =
+            [("param_a", "it's\\\\ a\\ttab\\n"), ("param_n", "\\N"), ("param_limit", "50"), ("param_offset", "50")];
         assert_eq!(values, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 

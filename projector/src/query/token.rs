@@ -13,8 +13,10 @@ use std::sync::Arc;
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 const STREAMS_MAX: usize = 256;
 
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&alphabet::URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What one command wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +98,11 @@ impl Token {
         if wire.streams.len() > STREAMS_MAX {
             return Err(TokenError::TooManyStreams);
         }
-        let stream = |(aggregate_type, id, sequence): (String, String, i64)| Stream { aggregate_type, aggregate_id: id.into(), sequence };
+        let stream = |(aggregate_type, id, sequence): (String, String, i64)| Stream {
+            aggregate_type,
+            aggregate_id: id.into(),
+            sequence,
+        };
         Ok(Self { epoch: wire.epoch.into(), txid: wire.txid, streams: wire.streams.into_iter().map(stream).collect() })
     }
 }

@@ -1,0 +1,92 @@
+//! Searches in Elasticsearch or OpenSearch, over the few calls that both have alike.
+
+use super::super::refresh::Refresher;
+use super::{ReadError, call};
+use crate::control::Generation;
+use crate::expr::{Kind, Value, json};
+use crate::sink::StoreUrls;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+#[derive(Clone)]
+pub(crate) struct SearchReader {
+    client: reqwest::Client,
+    search_url: String,
+    refresher: Refresher,
+    document: Kind,
+}
+
+#[derive(Deserialize)]
+struct SearchAnswer {
+    timed_out: bool,
+    _shards: Shards,
+    hits: Hits,
+}
+
+#[derive(Deserialize)]
+struct Shards {
+    failed: u32,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    total: Total,
+    hits: Vec<Hit>,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    value: i64,
+}
+
+#[derive(Deserialize)]
+struct Hit {
+    _source: serde_json::Map<String, Json>,
+}
+
+impl SearchReader {
+    pub(super) fn open(generation: &Generation, document: &Kind, urls: &StoreUrls, client: &reqwest::Client) -> Self {
+        let index_url = format!("{}/{}", urls.elasticsearch_url.trim_end_matches('/'), generation.id());
+        // Half an answer would look like a whole one.
+        let search_url = format!("{index_url}/_search?allow_partial_search_results=false");
+        let refresher = Refresher::new({
+            let (client, url) = (client.clone(), format!("{index_url}/_refresh"));
+            move || refresh(client.clone(), url.clone())
+        });
+        Self { client: client.clone(), search_url, refresher, document: document.clone() }
+    }
+
+    /// Makes all that was written before this call visible to searches that begin after it.
+    pub(crate) async fn refresh(&self) -> Result<(), ReadError> {
+        self.refresher.refresh().await
+    }
+
+    /// The documents that a body finds, and how many there are beyond this page.
+    pub(crate) async fn search(&self, body: &Json) -> Result<(Vec<Value>, i64), ReadError> {
+        let answer: SearchAnswer = call(self.client.post(&self.search_url).json(body)).await?;
+        if answer.timed_out || answer._shards.failed > 0 {
+            return Err(ReadError::Unavailable(format!(
+                "an incomplete answer: {} shards failed",
+                answer._shards.failed
+            )));
+        }
+        let hit = |hit: Hit| {
+            let visible = hit._source.into_iter().filter(|(name, _)| !name.starts_with('_')).collect();
+            Value::Object(json::object_from_json(visible, &self.document))
+        };
+        Ok((answer.hits.hits.into_iter().map(hit).collect(), answer.hits.total.value))
+    }
+}
+
+async fn refresh(client: reqwest::Client, url: String) -> Result<(), ReadError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        _shards: Shards,
+    }
+    let answer: Answer = call(client.post(url)).await?;
+    // A copy that failed to refresh would answer with less.
+    if answer._shards.failed > 0 {
+        return Err(ReadError::Unavailable(format!("{} shards failed to refresh", answer._shards.failed)));
+    }
+    Ok(())
+}
