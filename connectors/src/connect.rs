@@ -261,7 +261,11 @@ impl Client {
         }
     }
 
-    async fn decode<T: serde::de::DeserializeOwned>(&self, path: &str, answer: reqwest::Response) -> Result<T, ConnectError> {
+    async fn decode<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        answer: reqwest::Response,
+    ) -> Result<T, ConnectError> {
         answer.json().await.map_err(|source| ConnectError::Http { url: format!("{}{path}", self.base), source })
     }
 }

@@ -100,7 +100,11 @@ async fn main() -> ExitCode {
     // Both providers end up in the tree; an error only says that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     match run(Cli::parse()).await {
         Ok(code) => code,
         Err(error) => {
@@ -165,7 +169,10 @@ async fn apply_all(
         replication_factor: wanted.replication_factor,
     };
     let created = topics::ensure(&wanted.brokers, &settings, setting(config, "topic.prefix")?).await?;
-    println!("topics: {}", if created.is_empty() { "unchanged".to_owned() } else { format!("created {}", created.join(", ")) });
+    println!(
+        "topics: {}",
+        if created.is_empty() { "unchanged".to_owned() } else { format!("created {}", created.join(", ")) }
+    );
     let limit = Duration::from_secs(place.wait_seconds);
     let outcome = apply::configure(client, &place.name, config, absent, limit).await?;
     let did = match outcome {
@@ -225,7 +232,9 @@ async fn remove_one(
     println!("connector {}: {}", place.name, if existed { "removed" } else { "was not there" });
     let slot_name = setting(config, "slot.name")?;
     let mut connection = slot::connect(&database.database_url).await.context("connecting to the write database")?;
-    let Some(state) = remove::wait_inactive(&mut connection, slot_name, Duration::from_secs(place.wait_seconds)).await? else {
+    let Some(state) =
+        remove::wait_inactive(&mut connection, slot_name, Duration::from_secs(place.wait_seconds)).await?
+    else {
         println!("slot {slot_name}: was not there");
         return Ok(());
     };

@@ -10,7 +10,11 @@ use crate::slot::{self, Slot};
 ///
 /// # Errors
 /// A query fails.
-pub async fn wait_inactive(database: &mut PgConnection, name: &str, limit: Duration) -> Result<Option<Slot>, sqlx::Error> {
+pub async fn wait_inactive(
+    database: &mut PgConnection,
+    name: &str,
+    limit: Duration,
+) -> Result<Option<Slot>, sqlx::Error> {
     let deadline = Instant::now() + limit;
     loop {
         let state = slot::state(database, name).await?;

@@ -40,14 +40,12 @@ pub async fn state(database: &mut PgConnection, name: &str) -> Result<Option<Slo
 /// # Errors
 /// The query fails.
 pub async fn published(database: &mut PgConnection, publication: &str, table: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query(
-        "select from pg_publication_tables where pubname = $1 and schemaname || '.' || tablename = $2",
-    )
-    .bind(publication)
-    .bind(table)
-    .fetch_optional(database)
-    .await
-    .map(|row| row.is_some())
+    sqlx::query("select from pg_publication_tables where pubname = $1 and schemaname || '.' || tablename = $2")
+        .bind(publication)
+        .bind(table)
+        .fetch_optional(database)
+        .await
+        .map(|row| row.is_some())
 }
 
 /// Creates the slot at the end of the WAL: rows written before are not streamed.
@@ -55,7 +53,11 @@ pub async fn published(database: &mut PgConnection, publication: &str, table: &s
 /// # Errors
 /// It exists, or the role may not.
 pub async fn create(database: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("select pg_create_logical_replication_slot($1, 'pgoutput')").bind(name).execute(database).await.map(drop)
+    sqlx::query("select pg_create_logical_replication_slot($1, 'pgoutput')")
+        .bind(name)
+        .execute(database)
+        .await
+        .map(drop)
 }
 
 /// Drops the slot.

@@ -71,7 +71,9 @@ pub enum TopicError {
         wanted: i32,
     },
     /// A topic exists with a setting that breaks a guarantee.
-    #[error("topic {name} has {key}={found}, {wanted} is wanted; mend it: kafka-configs.sh --alter --topic {name} --add-config {key}={wanted}")]
+    #[error(
+        "topic {name} has {key}={found}, {wanted} is wanted; mend it: kafka-configs.sh --alter --topic {name} --add-config {key}={wanted}"
+    )]
     Setting {
         /// The topic.
         name: String,
@@ -143,9 +145,9 @@ pub async fn ensure(brokers: &str, settings: &Settings, topic_prefix: &str) -> R
         .iter()
         .map(|topic| {
             let replication = TopicReplication::Fixed(settings.replication_factor);
-            configuration
-                .iter()
-                .fold(NewTopic::new(&topic.name, topic.partitions, replication), |new, (key, value)| new.set(key, value))
+            configuration.iter().fold(NewTopic::new(&topic.name, topic.partitions, replication), |new, (key, value)| {
+                new.set(key, value)
+            })
         })
         .collect();
     if new.is_empty() {
@@ -200,13 +202,19 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings { aggregates: vec!["order".into(), "customer".into()], partitions: 12, retention_days: 7, replication_factor: 1 }
+        Settings {
+            aggregates: vec!["order".into(), "customer".into()],
+            partitions: 12,
+            retention_days: 7,
+            replication_factor: 1,
+        }
     }
 
     #[test]
     fn domain_topics_have_the_partitions_and_heartbeats_one() {
         let topics: Vec<(String, i32)> = settings().topics("app").into_iter().map(|t| (t.name, t.partitions)).collect();
-        let wanted = [("events.order", 12), ("events.customer", 12), ("events.heartbeat", 1), ("__debezium-heartbeat.app", 1)];
+        let wanted =
+            [("events.order", 12), ("events.customer", 12), ("events.heartbeat", 1), ("__debezium-heartbeat.app", 1)];
         assert_eq!(topics, wanted.map(|(name, partitions)| (name.to_owned(), partitions)));
     }
 
@@ -215,14 +223,20 @@ mod tests {
         let existing = BTreeMap::from([("events.order".to_owned(), 12), ("other".to_owned(), 3)]);
         let wanted = settings().topics("app");
         let absent = missing(&wanted, &existing).unwrap();
-        assert_eq!(absent.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["events.customer", "events.heartbeat", "__debezium-heartbeat.app"]);
+        assert_eq!(
+            absent.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(),
+            ["events.customer", "events.heartbeat", "__debezium-heartbeat.app"]
+        );
     }
 
     #[test]
     fn another_partition_count_is_refused_with_the_reason_and_a_way_out() {
         let existing = BTreeMap::from([("events.order".to_owned(), 3)]);
         let message = missing(&settings().topics("app"), &existing).unwrap_err().to_string();
-        assert!(message.starts_with("topic events.order has 3 partitions, 12 are wanted; this is refused"), "{message}");
+        assert!(
+            message.starts_with("topic events.order has 3 partitions, 12 are wanted; this is refused"),
+            "{message}"
+        );
         assert!(message.contains("Keep TOPIC_PARTITIONS=3"), "{message}");
     }
 

@@ -23,7 +23,10 @@ async fn serve(router: axum::Router) -> Client {
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn config() -> Config {
-    Config::from([("connector.class".to_owned(), "Outbox".to_owned()), ("poll.interval.ms".to_owned(), "10".to_owned())])
+    Config::from([
+        ("connector.class".to_owned(), "Outbox".to_owned()),
+        ("poll.interval.ms".to_owned(), "10".to_owned()),
+    ])
 }
 
 fn validation(errors: Value) -> Value {
@@ -38,11 +41,17 @@ async fn every_refused_field_is_printed_and_nothing_is_applied() {
     let puts = Arc::new(AtomicUsize::new(0));
     let counted = puts.clone();
     let router = axum::Router::new()
-        .route("/connector-plugins/Outbox/config/validate", put(async || Json(validation(json!(["must be a number", "is required"])))))
-        .route("/connectors/outbox/config", put(move || async move {
-            counted.fetch_add(1, Ordering::SeqCst);
-            StatusCode::CREATED
-        }));
+        .route(
+            "/connector-plugins/Outbox/config/validate",
+            put(async || Json(validation(json!(["must be a number", "is required"])))),
+        )
+        .route(
+            "/connectors/outbox/config",
+            put(move || async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                StatusCode::CREATED
+            }),
+        );
     let error = apply::configure(&serve(router).await, "outbox", &config(), false, LIMIT).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -57,12 +66,13 @@ async fn a_failed_task_is_restarted_once_and_then_shown_with_its_trace() {
     let counted = restarts.clone();
     let failed = json!({"name": "outbox", "connector": {"state": "RUNNING", "worker_id": "w"},
         "tasks": [{"id": 0, "state": "FAILED", "worker_id": "w", "trace": "ConnectException: no such publication"}]});
-    let router = axum::Router::new()
-        .route("/connectors/outbox/status", get(async move || Json(failed)))
-        .route("/connectors/outbox/restart", post(move || async move {
+    let router = axum::Router::new().route("/connectors/outbox/status", get(async move || Json(failed))).route(
+        "/connectors/outbox/restart",
+        post(move || async move {
             counted.fetch_add(1, Ordering::SeqCst);
             StatusCode::ACCEPTED
-        }));
+        }),
+    );
     let error = apply::wait_running(&serve(router).await, "outbox", Duration::from_secs(10)).await.unwrap_err();
     assert!(matches!(error, ApplyError::Failed { .. }), "{error}");
     assert!(error.to_string().ends_with("its trace:\nConnectException: no such publication"), "{error}");
@@ -93,6 +103,7 @@ async fn the_same_configuration_again_changes_nothing() {
 async fn a_refusal_carries_the_message_of_connect() {
     let refusal = (StatusCode::BAD_REQUEST, Json(json!({"error_code": 400, "message": "connector class is unknown"})));
     let router = axum::Router::new().route("/connector-plugins/Outbox/config/validate", put(async move || refusal));
-    let error = apply::configure(&serve(router).await, "outbox", &config(), false, LIMIT).await.unwrap_err().to_string();
+    let error =
+        apply::configure(&serve(router).await, "outbox", &config(), false, LIMIT).await.unwrap_err().to_string();
     assert!(error.contains("400 Bad Request connector class is unknown"), "{error}");
 }

@@ -152,7 +152,10 @@ mod tests {
         }
         let kafka = environment(config, "kafka");
         let outside = format!("HOST://127.0.0.1:{}", instance.port(Port::Kafka));
-        assert!(kafka["KAFKA_ADVERTISED_LISTENERS"].ends_with(&outside), "clients on the host would not find the broker");
+        assert!(
+            kafka["KAFKA_ADVERTISED_LISTENERS"].ends_with(&outside),
+            "clients on the host would not find the broker"
+        );
     }
 
     fn broker_and_worker_have_the_same_settings(config: &Value) {
@@ -173,7 +176,8 @@ mod tests {
         let connect = environment(config, "connect");
         let native = stack::connector_variables(&native()).unwrap();
         let file = std::fs::read_to_string(root().join("connectors/outbox.json")).unwrap();
-        let used: BTreeSet<&str> = file.split("${env:").skip(1).filter_map(|rest| rest.split_once('}')).map(|pair| pair.0).collect();
+        let used: BTreeSet<&str> =
+            file.split("${env:").skip(1).filter_map(|rest| rest.split_once('}')).map(|pair| pair.0).collect();
         let given: BTreeSet<&str> = native.keys().map(String::as_str).collect();
         assert_eq!(used, given, "connectors/outbox.json and the native worker");
         for name in used {
@@ -185,7 +189,8 @@ mod tests {
     }
 
     fn postgres_has_the_same_settings(config: &Value) {
-        let command: Vec<String> = config["services"]["postgres"]["command"].as_array().unwrap().iter().map(text).collect();
+        let command: Vec<String> =
+            config["services"]["postgres"]["command"].as_array().unwrap().iter().map(text).collect();
         let compose: BTreeMap<&str, &str> =
             command.iter().filter_map(|word| word.strip_prefix("-c")?.split_once('=')).collect();
         let native = stack::postgres_settings(&native()).unwrap();

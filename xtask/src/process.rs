@@ -21,7 +21,7 @@ pub(crate) fn spawn(
     env: &BTreeMap<String, String>,
 ) -> anyhow::Result<u32> {
     for folder in ["log", "pid"] {
-        fs::create_dir_all(instance.dir().join(folder))?;
+        create_dir(&instance.dir().join(folder))?;
     }
     let log = File::options().create(true).append(true).open(instance.log(name))?;
     // `setsid` needs no fork here, since a child of ours leads no process group: the pid stays the program's.
@@ -64,6 +64,16 @@ fn start_time(pid: u32) -> Option<u64> {
         return None;
     }
     fields.get(19)?.parse().ok()
+}
+
+/// Whether a process has ended without being reaped.
+pub(crate) fn zombie(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists() && start_time(pid).is_none()
+}
+
+/// Creates a directory and its parents; an error names it.
+pub(crate) fn create_dir(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("creating directory {}", path.display()))
 }
 
 /// Resident memory of a process in bytes.
@@ -135,7 +145,7 @@ pub(crate) async fn run_logged(
     arguments: &[&str],
     env: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    fs::create_dir_all(instance.dir().join("log"))?;
+    create_dir(&instance.dir().join("log"))?;
     let path = instance.log(name);
     let log = File::create(&path)?;
     let status = tokio::process::Command::new(program)
@@ -176,7 +186,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(Path::new(&format!("/proc/{pid}/stat")).exists(), "still a zombie, not yet reaped");
+        assert!(zombie(pid));
         child.wait().unwrap();
+        assert!(!zombie(pid));
     }
 
     #[test]

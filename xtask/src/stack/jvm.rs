@@ -16,7 +16,7 @@ const SMALL: [&str; 4] = ["-XX:+UseSerialGC", "-Xss512k", "-XX:MaxMetaspaceSize=
 /// A JVM with a class data archive, which is written at its first stop and halves later starts.
 fn java(instance: &Instance, name: &str, heap: [&str; 2], rest: &[String]) -> anyhow::Result<Launch> {
     let archives = instance.cache().join("cds");
-    fs::create_dir_all(&archives)?;
+    process::create_dir(&archives)?;
     let archive = archives.join(format!("{}-{name}.jsa", instance.name()));
     let mut arguments: Vec<String> = heap.iter().chain(&SMALL).map(|&text| text.to_owned()).collect();
     arguments.push("-XX:+AutoCreateSharedArchive".to_owned());

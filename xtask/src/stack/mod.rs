@@ -55,8 +55,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Starts every component that does not run yet, and waits until all answer.
 pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
     for folder in ["log", "pid", "conf"] {
-        let path = instance.dir().join(folder);
-        fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        process::create_dir(&instance.dir().join(folder))?;
     }
     let _lock = lock(instance)?;
     ports::check(instance, &COMPONENTS)?;

@@ -24,11 +24,13 @@ fn as_postgres(program: PathBuf, arguments: Vec<String>) -> (PathBuf, Vec<String
     if !rustix::process::geteuid().is_root() {
         return (program, arguments);
     }
-    let mut all: Vec<String> =
-        ["--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(str::to_owned).into();
+    // From `/`: the user may not be able to enter the project's directory.
+    let mut all: Vec<String> = ["--chdir=/", "setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
+        .map(str::to_owned)
+        .into();
     all.push(program.display().to_string());
     all.extend(arguments);
-    (PathBuf::from("setpriv"), all)
+    (PathBuf::from("env"), all)
 }
 
 /// Used when the user `postgres` cannot reach the project's directory, such as a checkout below /root.
@@ -51,6 +53,7 @@ pub(super) async fn prepare(instance: &Instance, row: &Row) -> anyhow::Result<La
         row.note("creating its cluster");
         create(instance, &data).await?;
     }
+    forget_zombie(&data)?;
     // Rewritten at each start, so that a moved port or setting takes effect.
     let mut text = format!(
         "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\n",
@@ -64,6 +67,16 @@ pub(super) async fn prepare(instance: &Instance, row: &Row) -> anyhow::Result<La
     row.note("starting");
     let (program, arguments) = as_postgres(bin("postgres")?, vec!["-D".to_owned(), data.display().to_string()]);
     Ok(Launch { program, arguments, env: BTreeMap::new() })
+}
+
+/// Postgres takes a killed server that nobody has reaped for a running one, and refuses to start.
+fn forget_zombie(data: &Path) -> anyhow::Result<()> {
+    let lock = data.join("postmaster.pid");
+    let pid = fs::read_to_string(&lock).ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+    match pid {
+        Some(pid) if process::zombie(pid) => fs::remove_file(&lock).context("removing postmaster.pid of a dead server"),
+        _ => Ok(()),
+    }
 }
 
 /// What differs from Postgres' defaults; compose.yaml says the same.
@@ -115,19 +128,7 @@ fn own(path: &Path) -> anyhow::Result<()> {
 async fn psql(instance: &Instance, what: &[&str]) -> anyhow::Result<String> {
     let port = instance.port(Port::Postgres).to_string();
     let output = Command::new(bin("psql")?)
-        .args([
-            "-XqAt",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &port,
-            "-U",
-            "postgres",
-            "-d",
-            "postgres",
-        ])
+        .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres"])
         .args(what)
         .env_remove("PGOPTIONS")
         .stdin(Stdio::null())

@@ -1,19 +1,19 @@
 //! The read stores: Redis, the search engine (OpenSearch, which speaks Elasticsearch's API) and ClickHouse.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
 use super::{Launch, download};
+use crate::process;
 use crate::settings::{Instance, Port};
 
 /// Redis with an append-only file, so that a restart keeps its documents.
 pub(super) fn redis(instance: &Instance) -> anyhow::Result<Launch> {
     let data = instance.dir().join("redis");
-    fs::create_dir_all(&data)?;
+    process::create_dir(&data)?;
     let port = instance.port(Port::Redis).to_string();
     let options =
         ["--bind", "127.0.0.1", "--port", &port, "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""];
@@ -25,7 +25,7 @@ pub(super) fn redis(instance: &Instance) -> anyhow::Result<Launch> {
 /// A single OpenSearch node out of a class path.
 pub(super) async fn search(instance: &Instance) -> anyhow::Result<Launch> {
     let data = instance.dir().join("search");
-    fs::create_dir_all(&data)?;
+    process::create_dir(&data)?;
     let jars = download::jars(instance)?;
     let classpath = format!("{}:{}/search/*", download::search_classes(instance)?.display(), jars.display());
     let options =
@@ -40,7 +40,7 @@ pub(super) async fn search(instance: &Instance) -> anyhow::Result<Launch> {
 /// ClickHouse's server out of libchdb.so.
 pub(super) fn clickhouse(instance: &Instance) -> anyhow::Result<Launch> {
     let data = instance.dir().join("clickhouse");
-    fs::create_dir_all(&data)?;
+    process::create_dir(&data)?;
     let arguments = vec![
         instance.root().join("compose/native/clickhouse/chserver.py").display().to_string(),
         download::chdb_library(instance)?.display().to_string(),
