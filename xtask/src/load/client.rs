@@ -59,15 +59,7 @@ impl CommandApi {
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Outcome {
-        self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await
-    }
-
-    pub(super) async fn delete(&self, path: &str) -> Outcome {
-        self.send(self.http.delete(format!("{}{path}", self.base))).await
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Outcome {
-        let answer = match request.send().await {
+        let answer = match self.http.post(format!("{}{path}", self.base)).json(body).send().await {
             Ok(answer) => answer,
             Err(error) if error.is_timeout() => return Outcome::Failed("timed out".to_owned()),
             Err(error) => return Outcome::Failed(format!("{:#}", anyhow::Error::from(error))),
@@ -119,7 +111,8 @@ pub(super) fn product(product: &Product) -> Value {
 }
 
 pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], address: &Address) -> Value {
-    let items: Vec<_> = lines.iter().map(|line| item(line, product_ids)).collect();
+    let items: Vec<_> =
+        lines.iter().map(|line| json!({"product_id": product_ids[line.product], "quantity": line.quantity})).collect();
     json!({
         "customer_id": customer_id,
         "items": items,
@@ -132,19 +125,11 @@ pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], a
     })
 }
 
-pub(super) fn item(line: &Line, product_ids: &[String]) -> Value {
-    json!({"product_id": product_ids[line.product], "quantity": line.quantity})
-}
-
-pub(super) fn payment(order_id: &str, amount_cents: i64, status: &str, payment_id: Option<&str>) -> Value {
-    let mut body = json!({
+pub(super) fn payment(order_id: &str, amount_cents: i64, status: &str) -> Value {
+    json!({
         "order_id": order_id,
         "amount_cents": amount_cents,
         "currency": CURRENCY,
         "status": status,
-    });
-    if let Some(id) = payment_id {
-        body["payment_id"] = json!(id);
-    }
-    body
+    })
 }

@@ -14,33 +14,37 @@ use super::{
 /// What a step leaves to the next one of its order; `None` once a step failed: what follows would only be refused.
 pub(super) type Handover = Option<Alive>;
 
-/// The ids that later steps need, from the answers so far.
+/// What later steps need of the answers so far.
 #[derive(Debug, Clone)]
 pub(super) struct Alive {
     order_id: String,
-    last_payment_id: Option<String>,
-    last_item_id: Option<String>,
+}
+
+impl Alive {
+    fn of(answer: &Value) -> Handover {
+        Some(Self { order_id: answer["order_id"].as_str()?.to_owned() })
+    }
 }
 
 /// A step with all that its task needs, owned.
 pub(super) struct Command {
     action: Action,
     customer_id: String,
-    /// Of the actions that name products.
-    body: Value,
+    /// Of a placing; the others are made from what went before.
+    place: Value,
 }
 
 impl Command {
     pub(super) fn new(step: &Step, input: &Input, catalogue: &Catalogue) -> Self {
         let order = &input.orders[step.order];
         let customer_id = catalogue.customer_ids[order.customer].clone();
-        let ids = &catalogue.product_ids;
-        let body = match &step.action {
-            Action::Place => client::order(&customer_id, &order.lines, ids, &input.customers[order.customer].address),
-            Action::AddItem(line) => client::item(line, ids),
-            _ => Value::Null,
+        let place = if step.action == Action::Place {
+            let address = &input.customers[order.customer].address;
+            client::order(&customer_id, &order.lines, &catalogue.product_ids, address)
+        } else {
+            Value::Null
         };
-        Self { action: step.action.clone(), customer_id, body }
+        Self { action: step.action.clone(), customer_id, place }
     }
 
     /// Waits for the step before, sends, and measures from `due`, the slot in the schedule.
@@ -59,7 +63,7 @@ impl Command {
         };
         let sent = Instant::now();
         let outcome = match &alive {
-            None => api.post("/orders", &self.body).await,
+            None => api.post("/orders", &self.place).await,
             Some(alive) => self.follow_up(api, alive).await,
         };
         let answered = Instant::now();
@@ -67,7 +71,8 @@ impl Command {
         let (handover, verdict) = match outcome {
             Outcome::Accepted(answer) => {
                 let sample = if alive.is_none() { self.sample(&answer) } else { None };
-                (self.hand_over(alive, &answer), Verdict::Accepted(sample))
+                let alive = alive.or_else(|| Alive::of(&answer));
+                (alive, Verdict::Accepted(sample))
             }
             Outcome::Refused { problem, detail } => (None, Verdict::Refused { problem, detail }),
             Outcome::Failed(reason) => (None, Verdict::Failed(reason)),
@@ -79,37 +84,17 @@ impl Command {
 
     async fn follow_up(&self, api: &CommandApi, alive: &Alive) -> Outcome {
         let id = &alive.order_id;
-        let pay = async |cents: &i64, status, payment: Option<&str>| {
-            api.post("/payments", &client::payment(id, *cents, status, payment)).await
-        };
+        let pay = async |cents: &i64, status| api.post("/payments", &client::payment(id, *cents, status)).await;
         let act = async |verb, body: &Value| api.post(&format!("/orders/{id}/{verb}"), body).await;
         match &self.action {
             Action::Place => Outcome::Failed("an order placed twice".to_owned()),
-            Action::AddItem(_) => act("items", &self.body).await,
-            Action::RemoveItem => match &alive.last_item_id {
-                Some(item) => api.delete(&format!("/orders/{id}/items/{item}")).await,
-                None => Outcome::Failed("no item_id in the answer to the item added".to_owned()),
-            },
-            Action::Pay { amount_cents } => pay(amount_cents, "confirmed", None).await,
-            Action::FailPayment { amount_cents } => pay(amount_cents, "failed", None).await,
-            Action::Refund { amount_cents } => pay(amount_cents, "refunded", alive.last_payment_id.as_deref()).await,
+            Action::Pay { amount_cents } => pay(amount_cents, "confirmed").await,
+            Action::FailPayment { amount_cents } => pay(amount_cents, "failed").await,
+            Action::Refund { amount_cents } => pay(amount_cents, "refunded").await,
             Action::Cancel { reason } => act("cancel", &json!({"reason": reason})).await,
             Action::Ship { tracking_number } => act("ship", &json!({"tracking_number": tracking_number})).await,
             Action::Deliver => act("deliver", &json!({})).await,
         }
-    }
-
-    fn hand_over(&self, alive: Option<Alive>, answer: &Value) -> Handover {
-        let field = |name: &str| answer[name].as_str().map(str::to_owned);
-        let Some(mut alive) = alive else {
-            return Some(Alive { order_id: field("order_id")?, last_payment_id: None, last_item_id: None });
-        };
-        match self.action {
-            Action::Pay { .. } => alive.last_payment_id = field("payment_id"),
-            Action::AddItem(_) => alive.last_item_id = field("item_id"),
-            _ => {}
-        }
-        Some(alive)
     }
 
     fn sample(&self, answer: &Value) -> Option<Sample> {

@@ -97,9 +97,8 @@ mod tests {
     async fn answer(
         State(stub): State<Arc<Stub>>,
         uri: axum::http::Uri,
-        body: Option<Json<Value>>,
+        Json(body): Json<Value>,
     ) -> (StatusCode, Json<Value>) {
-        let body = body.map_or(Value::Null, |Json(body)| body);
         {
             let mut stall = stub.stall.lock().await;
             tokio::time::sleep(std::mem::take(&mut *stall)).await;
@@ -123,7 +122,7 @@ mod tests {
             };
             stub.seen.lock().unwrap().entry(order.clone()).or_default().push(what);
         }
-        let answer = json!({"customer_id": id, "product_id": id, "order_id": order, "payment_id": id, "item_id": id,
+        let answer = json!({"customer_id": id, "product_id": id, "order_id": order, "payment_id": id,
             "sequence_number": 1, "consistency_token": "t"});
         (StatusCode::CREATED, Json(answer))
     }

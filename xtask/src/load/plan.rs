@@ -4,10 +4,7 @@
 //! hundreds of orders later, so that thousands of orders are alive at once and their commands interleave. The drive
 //! then gives the i-th step of the sorted plan the i-th slot of the schedule.
 
-use super::{
-    rng::Rng,
-    tpch::{Input, Line},
-};
+use super::{rng::Rng, tpch::Input};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
@@ -19,16 +16,13 @@ pub(super) struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Place,
-    AddItem(Line),
-    /// Takes the item that was added last out again.
-    RemoveItem,
     Pay {
         amount_cents: i64,
     },
     FailPayment {
         amount_cents: i64,
     },
-    /// Gives back the order's last confirmed payment.
+    /// Gives back the order's last confirmed payment; a payment of its own.
     Refund {
         amount_cents: i64,
     },
@@ -45,8 +39,6 @@ impl Action {
     pub(super) fn verb(&self) -> &'static str {
         match self {
             Self::Place => "place",
-            Self::AddItem(_) => "add item",
-            Self::RemoveItem => "remove item",
             Self::Pay { .. } => "pay",
             Self::FailPayment { .. } => "fail payment",
             Self::Refund { .. } => "refund",
@@ -68,7 +60,7 @@ pub(super) fn plan(input: &Input, seed: u64) -> Vec<Step> {
     let mut timed = Vec::with_capacity(input.orders.len() * 3);
     for (order, content) in input.orders.iter().enumerate() {
         let mut at = order as u64;
-        for action in life(input, content.total_cents, &mut rng) {
+        for action in life(content.total_cents, &mut rng) {
             timed.push((at, Step { order, action }));
             at += GAP_ORDERS_MIN + rng.below(GAP_ORDERS_SPREAD);
         }
@@ -79,18 +71,8 @@ pub(super) fn plan(input: &Input, seed: u64) -> Vec<Step> {
 }
 
 /// What happens to one order, from placing on.
-fn life(input: &Input, mut total_cents: i64, rng: &mut Rng) -> Vec<Action> {
+fn life(total_cents: i64, rng: &mut Rng) -> Vec<Action> {
     let mut life = vec![Action::Place];
-    if rng.chance(4) {
-        let product = rng.below(input.products.len() as u64) as usize;
-        let quantity = rng.below(5) as i64 + 1;
-        life.push(Action::AddItem(Line { product, quantity }));
-        if rng.chance(40) {
-            life.push(Action::RemoveItem);
-        } else {
-            total_cents += input.products[product].price_cents * quantity;
-        }
-    }
     let cancel = |rng: &mut Rng| Action::Cancel { reason: rng.pick(&REASONS[..]) };
     let fate = rng.below(100);
     if fate < 6 {
@@ -154,30 +136,18 @@ mod tests {
         #[derive(Default)]
         struct Seen {
             placed: bool,
-            total: i64,
-            added: i64,
             paid: i64,
             cancelled: bool,
             shipped: bool,
         }
         let mut seen: HashMap<usize, Seen> = HashMap::new();
         for step in plan(&input, 1) {
+            let total = input.orders[step.order].total_cents;
             let order = seen.entry(step.order).or_default();
-            let total = order.total;
             match step.action {
                 Action::Place => {
                     assert!(!order.placed);
                     order.placed = true;
-                    order.total = input.orders[step.order].total_cents;
-                }
-                Action::AddItem(Line { product, quantity }) => {
-                    assert!(order.placed && order.paid == 0 && !order.cancelled);
-                    order.added = input.products[product].price_cents * quantity;
-                    order.total += order.added;
-                }
-                Action::RemoveItem => {
-                    assert!(order.added > 0 && order.paid == 0 && !order.cancelled);
-                    order.total -= order.added;
                 }
                 Action::Pay { amount_cents } => {
                     assert!(order.placed && !order.cancelled && amount_cents > 0);
@@ -205,7 +175,7 @@ mod tests {
         let input = tpch::generate(5_000, 1);
         let steps = plan(&input, 1);
         let verbs: HashSet<_> = steps.iter().map(|step| step.action.verb()).collect();
-        assert_eq!(verbs.len(), 9);
+        assert_eq!(verbs.len(), 7);
         let seconds_at_default_rate = steps.len() / 200;
         assert!((50..80).contains(&seconds_at_default_rate), "{seconds_at_default_rate} s");
     }
