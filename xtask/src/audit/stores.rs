@@ -80,11 +80,11 @@ impl Stores {
 
     /// Every document of an index or alias, by its id, tombstones left out.
     pub(super) async fn search_documents(&self, index: &str) -> Result<Documents> {
-        self.search_post(&format!("{index}/_refresh"), &json!({})).await?;
+        self.search_post(&format!("{index}/_refresh"), None).await?;
         let mut page = self
             .search_post(
                 &format!("{index}/_search?scroll=1m"),
-                &json!({"size": PAGE, "sort": ["_doc"], "query": {"match_all": {}}}),
+                Some(&json!({"size": PAGE, "sort": ["_doc"], "query": {"match_all": {}}})),
             )
             .await?;
         let mut documents = Documents::new();
@@ -108,18 +108,17 @@ impl Stores {
                     documents.insert(id, document);
                 }
             }
-            page = self.search_post("_search/scroll", &json!({"scroll": "1m", "scroll_id": scroll_id})).await?;
+            page = self.search_post("_search/scroll", Some(&json!({"scroll": "1m", "scroll_id": scroll_id}))).await?;
         }
     }
 
-    async fn search_post(&self, path: &str, body: &Value) -> Result<Value> {
-        let answer = self
-            .http
-            .post(format!("{}/{path}", self.search_url))
-            .json(body)
-            .send()
-            .await
-            .with_context(|| format!("POST {path}"))?;
+    async fn search_post(&self, path: &str, body: Option<&Value>) -> Result<Value> {
+        let mut request = self.http.post(format!("{}/{path}", self.search_url));
+        // a refresh with a body, even an empty one, is refused by Elasticsearch
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.with_context(|| format!("POST {path}"))?;
         let status = answer.status();
         let body: Value = answer.json().await.with_context(|| format!("POST {path}"))?;
         ensure!(status.is_success(), "POST {path} answers {status}: {}", body["error"]);
