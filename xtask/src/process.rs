@@ -76,6 +76,17 @@ pub(crate) fn create_dir(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("creating directory {}", path.display()))
 }
 
+/// Held while something of an instance must not happen twice at a time; it lives beside the instance's directory, so
+/// that a reset keeps it.
+pub(crate) fn lock(instance: &Instance, what: &str) -> anyhow::Result<File> {
+    let folder = instance.root().join("run");
+    create_dir(&folder)?;
+    let path = folder.join(format!("{}.{what}.lock", instance.name()));
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    file.try_lock().with_context(|| format!("another ./dev is busy with {what} of instance `{}`", instance.name()))?;
+    Ok(file)
+}
+
 /// Resident memory of a process in bytes.
 pub(crate) fn memory_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

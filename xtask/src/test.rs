@@ -1,34 +1,46 @@
 //! `./dev test`: everything built first, a fresh instance `test`, all tests, and the instance stopped whatever happens.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::process;
 use crate::settings::Instance;
 use crate::stack;
 
-/// Runs `cargo test` over the workspace with the environment of instance `test`; its exit code is ours.
+/// Every test but those of the documentation, for which `--include-ignored` means something else: they run apart.
+const ALL: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
+
+/// Tests of one binary at a time: enough to be quick, few enough to leave the shared stores' latencies alone.
+const THREADS: &str = "--test-threads=4";
+
+/// Runs the tests with the environment of instance `test`; cargo's exit code is ours.
+///
+/// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`.
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let instance = Instance::new(chosen.settings().clone(), "test")?;
+    let _session = process::lock(&instance, "tests")?;
+    let split = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
+    let selection: Vec<&str> =
+        if split == 0 { ALL.to_vec() } else { arguments[..split].iter().map(String::as_str).collect() };
+    let filter: Vec<&str> = arguments[split..].iter().skip(1).map(String::as_str).collect();
+
     // Built before the servers start, so that compilers and servers do not compete for memory; plain binaries too,
     // since the acceptance tests start them.
-    for arguments in [&["build", "--workspace"][..], &["test", "--workspace", "--no-run"][..]] {
-        let status = Command::new("cargo")
-            .args(arguments)
-            .current_dir(instance.root())
-            .status()
-            .await
-            .context("running cargo")?;
-        if !status.success() {
+    let build = ["build", "--workspace"];
+    let build_tests: Vec<&str> = ["test", "--no-run"].iter().chain(&selection).copied().collect();
+    for step in [&build[..], &build_tests[..]] {
+        if !cargo(&instance, step).status().await.context("running cargo")?.success() {
             return Ok(ExitCode::FAILURE);
         }
     }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
-        outcome = fresh_then_test(&instance, arguments) => outcome,
+        outcome = fresh_then_test(&instance, &selection, &filter) => outcome,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
     };
@@ -40,20 +52,29 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
     outcome
 }
 
-async fn fresh_then_test(instance: &Instance, arguments: &[String]) -> anyhow::Result<ExitCode> {
+async fn fresh_then_test(instance: &Instance, selection: &[&str], filter: &[&str]) -> anyhow::Result<ExitCode> {
     stack::reset(instance).await?;
     stack::up(instance).await?;
-    let status = Command::new("cargo")
-        .args(["test", "--workspace"])
-        .args(arguments)
-        // One at a time: they share one set of real stores, and some stop a server.
-        .args(["--", "--include-ignored", "--test-threads=1"])
-        .envs(instance.env())
-        .current_dir(instance.root())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .context("running cargo test")?;
+    let started = Instant::now();
+    let arguments: Vec<&str> = ["test", "--no-fail-fast"]
+        .iter()
+        .chain(selection)
+        .chain(&["--", "--include-ignored", THREADS])
+        .chain(filter)
+        .copied()
+        .collect();
+    let mut status = cargo(instance, &arguments).status().await.context("running cargo test")?;
+    if status.success() && selection == ALL {
+        status = cargo(instance, &["test", "--workspace", "--doc"]).status().await.context("running cargo test --doc")?;
+    }
+    let verdict = if status.success() { "passed" } else { "FAILED; logs of the servers: ./dev --instance test logs" };
+    eprintln!("tests took {} s and {verdict}", started.elapsed().as_secs());
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Ok(ExitCode::from(code))
+}
+
+fn cargo(instance: &Instance, arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments).envs(instance.env()).current_dir(instance.root()).kill_on_drop(true);
+    command
 }

@@ -57,7 +57,8 @@ pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
     for folder in ["log", "pid", "conf"] {
         process::create_dir(&instance.dir().join(folder))?;
     }
-    let _lock = lock(instance)?;
+    // Two at a time would start everything twice.
+    let _lock = process::lock(instance, "start")?;
     ports::check(instance, &COMPONENTS)?;
     eprintln!("components of instance `{}`, logs in {}", instance.name(), instance.dir().join("log").display());
     let board = Board::new();
@@ -193,12 +194,4 @@ pub(crate) async fn reset(instance: &Instance) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Two `up` of one instance at a time would start everything twice.
-fn lock(instance: &Instance) -> anyhow::Result<fs::File> {
-    let path = instance.dir().join("lock");
-    let file = fs::File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-    file.try_lock().with_context(|| format!("another ./dev is starting instance `{}`", instance.name()))?;
-    Ok(file)
 }
