@@ -11,7 +11,9 @@
 mod compatibility;
 mod load;
 mod registry;
+mod upcasters;
 
 pub use compatibility::{CheckError, Finding, Incompatibility, check, compare};
 pub use load::{LoadError, SchemaFile, load};
 pub use registry::{Registered, RegistryError, ids, register};
+pub use upcasters::missing_upcasters;

@@ -56,7 +56,10 @@ pub fn load(folder: &Path) -> Result<Vec<SchemaFile>, LoadError> {
     let mut files = Vec::new();
     for entry in entries(folder)? {
         if is_schema(&entry) {
-            return Err(fail(&entry, "expected in a folder named for its aggregate: <aggregate>/<Event>.v<major>.avsc"));
+            return Err(fail(
+                &entry,
+                "expected in a folder named for its aggregate: <aggregate>/<Event>.v<major>.avsc",
+            ));
         }
         if entry.is_dir() {
             for path in entries(&entry)?.into_iter().filter(|path| is_schema(path)) {
@@ -67,9 +70,7 @@ pub fn load(folder: &Path) -> Result<Vec<SchemaFile>, LoadError> {
     if files.is_empty() {
         return Err(fail(folder, "no schemas in it: expected <aggregate>/<Event>.v<major>.avsc"));
     }
-    files.sort_by(|a, b| {
-        (&a.aggregate, &a.event, a.major, a.minor).cmp(&(&b.aggregate, &b.event, b.major, b.minor))
-    });
+    files.sort_by(|a, b| (&a.aggregate, &a.event, a.major, a.minor).cmp(&(&b.aggregate, &b.event, b.major, b.minor)));
     refuse_doubles(&files)?;
     Ok(files)
 }
@@ -140,9 +141,10 @@ fn refuse_doubles(files: &[SchemaFile]) -> Result<(), LoadError> {
                 format!("{} is an event of `{}` already: {}", file.event, other.aggregate, other.path.display()),
             ));
         }
-        if let Some(twin) = files[..index].last().filter(|twin| {
-            (&twin.event, twin.major, twin.minor) == (&file.event, file.major, file.minor)
-        }) {
+        if let Some(twin) = files[..index]
+            .last()
+            .filter(|twin| (&twin.event, twin.major, twin.minor) == (&file.event, file.major, file.minor))
+        {
             return Err(fail(&file.path, format!("the same version as {}", twin.path.display())));
         }
         if other.subject_prefix() != file.subject_prefix() {
