@@ -65,7 +65,8 @@ async fn fresh_then_test(instance: &Instance, selection: &[&str], filter: &[&str
         .collect();
     let mut status = cargo(instance, &arguments).status().await.context("running cargo test")?;
     if status.success() && selection == ALL {
-        status = cargo(instance, &["test", "--workspace", "--doc"]).status().await.context("running cargo test --doc")?;
+        status =
+            cargo(instance, &["test", "--workspace", "--doc"]).status().await.context("running cargo test --doc")?;
     }
     let verdict = if status.success() { "passed" } else { "FAILED; logs of the servers: ./dev --instance test logs" };
     eprintln!("tests took {} s and {verdict}", started.elapsed().as_secs());
