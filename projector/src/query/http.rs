@@ -57,10 +57,9 @@ async fn ready(State(service): State<Service>) -> Response {
         return Problem::not_ready("the control store wasn't reached yet").into_response();
     };
     if live.routes.is_empty() {
-        return Problem::not_ready(
-            "no live read model has a query that can be served; `projector apply` projections that declare some",
-        )
-        .into_response();
+        let broken: String = live.broken.iter().map(|(name, reason)| format!("; {name}: {reason}")).collect();
+        let detail = format!("no live read model has a query that can be served; `projector apply` some that declare them{broken}");
+        return Problem::not_ready(detail).into_response();
     }
     let up = |yes: bool| if yes { "up" } else { "down" };
     let body = json!({

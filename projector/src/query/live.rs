@@ -9,7 +9,7 @@ use super::feed::{Feed, Feeds, ProgressSource};
 use super::lag::LagMeter;
 use super::path::Routes;
 use super::store::{Reader, http_client};
-use crate::control::{Control, Generation, HostStatus};
+use crate::control::{Control, ControlError, Generation, HostStatus};
 use crate::event::Catalog;
 use crate::projection::{Compiled, Source};
 use crate::sink::StoreUrls;
@@ -129,8 +129,9 @@ impl Keeper {
         };
         let listener = tokio::spawn(Arc::clone(&self.feeds).listen(control.clone()));
         let _stop_with_us = StopOnDrop(listener.abort_handle());
+        let source: Arc<dyn ProgressSource> = Arc::new(control.clone());
         loop {
-            let looked = self.look(&control).await;
+            let looked = self.look(&control, &source).await;
             if self.reachable.swap(looked.is_ok(), Ordering::Relaxed) != looked.is_ok() {
                 match looked {
                     Ok(()) => tracing::info!("the control store answers"),
@@ -143,22 +144,28 @@ impl Keeper {
         }
     }
 
-    async fn look(&self, control: &Control) -> Result<(), crate::control::ControlError> {
+    async fn look(&self, control: &Control, source: &Arc<dyn ProgressSource>) -> Result<(), ControlError> {
         let generations = control.live().await?;
         let reports = control.host_status().await?;
-        let before = self.live();
-        let made_from: Vec<_> = generations.iter().map(|g| (g.generation_id, g.config.clone())).collect();
-        if before.as_deref().is_none_or(|live| live.made_from != made_from) {
-            let live = Arc::new(self.build(generations, made_from, before.as_deref(), control));
-            self.feeds.replace(live.models.values().map(|m| Arc::clone(&m.feed)));
-            // What was notified before they were listened for is read now.
-            live.models.values().for_each(|m| m.feed.notify());
-            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
-        }
+        self.serve(generations, source);
         if let Some(live) = self.live() {
             live.models.values().for_each(|model| measure(model, &reports));
         }
         Ok(())
+    }
+
+    /// Serves these generations from now on, if they or their files aren't those that are served already.
+    pub(crate) fn serve(&self, generations: Vec<Generation>, source: &Arc<dyn ProgressSource>) {
+        let before = self.live();
+        let made_from: Vec<_> = generations.iter().map(|g| (g.generation_id, g.config.clone())).collect();
+        if before.as_deref().is_some_and(|live| live.made_from == made_from) {
+            return;
+        }
+        let live = Arc::new(self.build(generations, made_from, before.as_deref(), source));
+        self.feeds.replace(live.models.values().map(|m| Arc::clone(&m.feed)));
+        // What was notified before they were listened for is read now.
+        live.models.values().for_each(|m| m.feed.notify());
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
     }
 
     fn build(
@@ -166,13 +173,13 @@ impl Keeper {
         generations: Vec<Generation>,
         made_from: Vec<(i64, String)>,
         before: Option<&Live>,
-        control: &Control,
+        source: &Arc<dyn ProgressSource>,
     ) -> Live {
         let mut live = Live { models: BTreeMap::new(), routes: Routes::new(), broken: BTreeMap::new(), made_from };
         for generation in generations {
             let (id, name) = (generation.generation_id, generation.read_model.clone());
             let known = before.and_then(|live| live.models.get(&id));
-            let model = match self.compile(generation, known, control) {
+            let model = match self.compile(generation, known, source) {
                 Ok(model) => model,
                 Err(reason) => {
                     tracing::error!(read_model = name, %reason, served = known.is_some(), "its queries as they are now can't be served");
@@ -191,14 +198,14 @@ impl Keeper {
         &self,
         generation: Generation,
         known: Option<&Arc<ReadModel>>,
-        control: &Control,
+        source: &Arc<dyn ProgressSource>,
     ) -> Result<Arc<ReadModel>, String> {
-        let source = Source { name: generation.id().into(), text: generation.config.as_str().into() };
+        let file = Source { name: generation.id().into(), text: generation.config.as_str().into() };
         let said = |findings: Vec<crate::projection::Finding>| {
             findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
-        let compiled = Compiled::new(&source, &self.schemas).map_err(said)?;
-        let endpoints = Endpoint::compile_all(&source, &compiled).map_err(said)?.into_iter().map(Arc::new).collect();
+        let compiled = Compiled::new(&file, &self.schemas).map_err(said)?;
+        let endpoints = Endpoint::compile_all(&file, &compiled).map_err(said)?.into_iter().map(Arc::new).collect();
         let reader = match known {
             Some(model) => model.reader.clone(),
             None => Reader::open(&compiled.projection.store, &generation, &compiled.document, &self.urls, &self.client)
@@ -206,16 +213,15 @@ impl Keeper {
         };
         let (feed, lag) = match known {
             Some(model) => (Arc::clone(&model.feed), Arc::clone(&model.lag)),
-            None => follow_progress(generation.generation_id, control),
+            None => follow_progress(generation.generation_id, source),
         };
         Ok(Arc::new(ReadModel { generation, reader, feed, endpoints, lag }))
     }
 }
 
-fn follow_progress(generation_id: i64, control: &Control) -> (Arc<Feed>, Arc<Lag>) {
+fn follow_progress(generation_id: i64, source: &Arc<dyn ProgressSource>) -> (Arc<Feed>, Arc<Lag>) {
     let feed = Feed::new(generation_id);
-    let source: Arc<dyn ProgressSource> = Arc::new(control.clone());
-    let follower = tokio::spawn(Arc::clone(&feed).follow(source)).abort_handle();
+    let follower = tokio::spawn(Arc::clone(&feed).follow(Arc::clone(source))).abort_handle();
     (feed, Arc::new(Lag { now_ms: AtomicI64::new(-1), meter: Mutex::default(), follower }))
 }
 
