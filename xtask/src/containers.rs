@@ -73,7 +73,9 @@ mod tests {
         let mut command = Command::new(program);
         command.args(first).args(["--file", "compose/compose.yaml", "config"]).current_dir(root());
         // A variable of the test run would hide what the file says.
-        env_file().keys().for_each(|key| drop(command.env_remove(key)));
+        for key in env_file().keys() {
+            command.env_remove(key);
+        }
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(!String::from_utf8_lossy(&output.stderr).contains("not set"), "a variable is in no file");

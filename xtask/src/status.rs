@@ -99,9 +99,17 @@ pub(crate) fn logs(instance: &Instance, name: Option<&str>, count: usize, follow
         }
         println!("{}", process::tail(path, count));
     }
-    while follow {
+    if follow {
+        follow_all(&paths, &mut ends)?;
+    }
+    Ok(())
+}
+
+/// Prints what is added to the logs, until it is interrupted.
+fn follow_all(paths: &[PathBuf], ends: &mut [u64]) -> anyhow::Result<()> {
+    loop {
         std::thread::sleep(Duration::from_millis(300));
-        for (path, end) in paths.iter().zip(&mut ends) {
+        for (path, end) in paths.iter().zip(ends.iter_mut()) {
             let mut file = std::fs::File::open(path)?;
             file.seek(SeekFrom::Start(*end))?;
             let mut added = Vec::new();
@@ -109,5 +117,4 @@ pub(crate) fn logs(instance: &Instance, name: Option<&str>, count: usize, follow
             std::io::stdout().write_all(&added)?;
         }
     }
-    Ok(())
 }
