@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::settings::Instance;
 
-/// Builds our images, starts all containers and waits for their health checks.
+/// Builds our images and starts all containers, each after the health checks of what it needs.
 pub(crate) fn up(instance: &Instance) -> anyhow::Result<ExitCode> {
     compose(instance, &["up", "--build", "--detach"])
 }

@@ -63,7 +63,11 @@ impl Stores {
             for key in &keys {
                 pipeline.hgetall(key);
             }
-            let hashes: Vec<Vec<(String, String)>> = pipeline.query_async(&mut connection).await.context("HGETALL")?;
+            // a page of a scan may be empty, a pipeline may not
+            let hashes: Vec<Vec<(String, String)>> = match keys.is_empty() {
+                true => Vec::new(),
+                false => pipeline.query_async(&mut connection).await.context("HGETALL")?,
+            };
             for (key, fields) in keys.into_iter().zip(hashes) {
                 let fields: Document = fields.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
                 // deleted ones keep a hash of hidden fields; a key that went in between is empty
