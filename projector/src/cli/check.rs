@@ -3,6 +3,7 @@
 use super::SchemasArg;
 use crate::event::Catalog;
 use crate::projection::{Compiled, Finding, Source};
+use crate::query::Endpoint;
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,10 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<Optio
     let (mut all, mut findings): (Vec<(Compiled, Source)>, Vec<Finding>) = (Vec::new(), Vec::new());
     for path in files(paths)? {
         match Compiled::load(&path, catalog) {
-            Ok(compiled) => all.push(compiled),
+            Ok((compiled, source)) => match Endpoint::compile_all(&source, &compiled) {
+                Ok(_) => all.push((compiled, source)),
+                Err(found) => findings.extend(found),
+            },
             Err(found) => findings.extend(found),
         }
     }
