@@ -16,11 +16,17 @@ pub(crate) struct Verdict {
     /// What was found.
     #[serde(flatten)]
     pub(crate) comparison: Comparison,
+    /// Why the store couldn't be read, if it couldn't.
+    pub(crate) unreadable: Option<String>,
 }
 
 impl Verdict {
     pub(super) fn new(name: &'static str, store: &'static str, comparison: Comparison) -> Self {
-        Self { name, store, comparison }
+        Self { name, store, comparison, unreadable: None }
+    }
+
+    pub(super) fn unreadable(name: &'static str, store: &'static str, error: &anyhow::Error) -> Self {
+        Self { name, store, comparison: Comparison::default(), unreadable: Some(format!("{error:#}")) }
     }
 
     /// No difference, and something to compare on both sides: two empty sides prove nothing.
@@ -61,6 +67,9 @@ impl Display for Report {
 fn explain(verdict: &Verdict, f: &mut Formatter<'_>) -> fmt::Result {
     let found = &verdict.comparison;
     write!(f, "\n\n{} in {}:", verdict.name, verdict.store)?;
+    if let Some(error) = &verdict.unreadable {
+        return write!(f, "\n  can't be read: {error}");
+    }
     if found.expected == 0 {
         write!(f, "\n  the write database has nothing to compare with: `./dev demo` sends work")?;
     }
