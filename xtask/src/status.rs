@@ -1,6 +1,7 @@
 //! What runs, and what it logged.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,24 +54,26 @@ pub(crate) fn print(instance: &Instance, json: bool) -> anyhow::Result<()> {
     let lines = lines(instance);
     if json {
         let report = serde_json::json!({ "instance": instance.name(), "parts": lines });
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        return Ok(());
+        return emit(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     }
-    println!("{:<16} {:<8} {:>6} {:>8} {:>9}  log", "name", "state", "port", "pid", "memory");
+    let mut table = format!("{:<16} {:<8} {:>6} {:>8} {:>9}  log\n", "name", "state", "port", "pid", "memory");
     for line in &lines {
         let pid = line.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let log = line.log.strip_prefix(instance.root()).unwrap_or(&line.log).display();
-        println!(
-            "{:<16} {:<8} {:>6} {pid:>8} {:>9}  {log}",
-            line.name,
-            line.state,
-            line.port,
-            mebibytes(line.memory_bytes)
-        );
+        let memory = mebibytes(line.memory_bytes);
+        writeln!(table, "{:<16} {:<8} {:>6} {pid:>8} {memory:>9}  {log}", line.name, line.state, line.port)?;
     }
     let total = lines.iter().filter_map(|line| line.memory_bytes).sum();
-    println!("{:<16} {:<8} {:>6} {:>8} {:>9}", "total", "", "", "", mebibytes(Some(total)));
-    Ok(())
+    writeln!(table, "{:<16} {:<8} {:>6} {:>8} {:>9}", "total", "", "", "", mebibytes(Some(total)))?;
+    emit(&table)
+}
+
+/// Prints; a reader that has seen enough, such as `head`, is no error.
+fn emit(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn mebibytes(bytes: Option<u64>) -> String {
@@ -95,9 +98,9 @@ pub(crate) fn logs(instance: &Instance, name: Option<&str>, count: usize, follow
     for path in &paths {
         ends.push(std::fs::metadata(path)?.len());
         if paths.len() > 1 {
-            println!("==> {} <==", path.display());
+            emit(&format!("==> {} <==\n", path.display()))?;
         }
-        println!("{}", process::tail(path, count));
+        emit(&format!("{}\n", process::tail(path, count)))?;
     }
     if follow {
         follow_all(&paths, &mut ends)?;
