@@ -58,7 +58,9 @@ async fn ready(State(service): State<Service>) -> Response {
     };
     if live.routes.is_empty() {
         let broken: String = live.broken.iter().map(|(name, reason)| format!("; {name}: {reason}")).collect();
-        let detail = format!("no live read model has a query that can be served; `projector apply` some that declare them{broken}");
+        let detail = format!(
+            "no live read model has a query that can be served; `projector apply` some that declare them{broken}"
+        );
         return Problem::not_ready(detail).into_response();
     }
     let up = |yes: bool| if yes { "up" } else { "down" };

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::apply::Progress;
 use crate::control::{Generation, ProgressMap};
 use crate::event::{Catalog, EventRef};
 use crate::query::feed::ProgressSource;
@@ -119,7 +118,7 @@ impl World {
     fn handle(&self, id: &str, txid: u64, sequence: i64) {
         let partition = Partition { topic: "events.order".into(), number: partition_of(id, 12) };
         let event = EventRef { epoch: "e".into(), txid, tx_min: txid, aggregate_id: id.into(), sequence };
-        self.published.0.lock().unwrap().entry(partition).or_insert_with(Progress::default).handled(&event, 0);
+        self.published.0.lock().unwrap().entry(partition).or_default().handled(&event, 0);
         self.keeper.live().unwrap().models[&1].feed.notify();
     }
 
@@ -235,8 +234,10 @@ async fn a_store_that_is_down_is_said_and_changed_queries_show_without_a_restart
 
     let other = World::new().await;
     let sql = "    sql: 'select {q:Nullable(String)}, {id:String} from {table} limit {limit:UInt64}'";
-    let lines =
-        CONFIG.lines().filter(|l| !l.contains("response:")).map(|l| if l.trim_start().starts_with("search:") { sql } else { l });
+    let lines = CONFIG
+        .lines()
+        .filter(|l| !l.contains("response:"))
+        .map(|l| if l.trim_start().starts_with("search:") { sql } else { l });
     let config = lines.collect::<Vec<_>>().join("\n").replace("elasticsearch: {}", "clickhouse: { day: order_id }");
     other.serve(&config);
     let (_, _, ready) = other.get("/health/ready").await;

@@ -18,9 +18,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One live generation as it is served.
 pub(crate) struct ReadModel {
@@ -131,7 +132,8 @@ impl Keeper {
         let _stop_with_us = StopOnDrop(listener.abort_handle());
         let source: Arc<dyn ProgressSource> = Arc::new(control.clone());
         loop {
-            let looked = self.look(&control, &source).await;
+            let looked = timeout(LOOK_TIMEOUT, self.look(&control, &source)).await;
+            let looked = looked.map_or_else(|_| Err("no answer in time".to_owned()), |l| l.map_err(|e| e.to_string()));
             if self.reachable.swap(looked.is_ok(), Ordering::Relaxed) != looked.is_ok() {
                 match looked {
                     Ok(()) => tracing::info!("the control store answers"),

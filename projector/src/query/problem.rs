@@ -13,12 +13,13 @@ pub(crate) struct Problem {
     title: &'static str,
     detail: String,
     retry_after_s: Option<u32>,
-    members: Map<String, Json>,
+    // Boxed: it is the rare way of every result.
+    members: Box<Map<String, Json>>,
 }
 
 impl Problem {
     fn new(status: StatusCode, name: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, name, title, detail: detail.into(), retry_after_s: None, members: Map::new() }
+        Self { status, name, title, detail: detail.into(), retry_after_s: None, members: Box::default() }
     }
 
     /// A parameter that is unknown, missing, given twice or of the wrong form.
@@ -146,7 +147,7 @@ impl Problem {
         body.insert("title".into(), self.title.into());
         body.insert("status".into(), self.status.as_u16().into());
         body.insert("detail".into(), self.detail.clone().into());
-        body.extend(self.members.clone());
+        body.extend((*self.members).clone());
         Json::Object(body)
     }
 }

@@ -90,3 +90,54 @@ fn typed(text: String, kind: &Kind) -> Value {
         _ => Value::from(text),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::expr::Collection;
+
+    fn kind() -> Kind {
+        let list = Kind::array(Collection::empty().with_unknown(Kind::bytes()));
+        Kind::object(
+            Collection::empty()
+                .with_known("n", Kind::integer())
+                .with_known("zip", Kind::bytes())
+                .with_known("at", Kind::timestamp())
+                .with_known("open", Kind::boolean())
+                .with_known("note", Kind::bytes().or_null())
+                .with_known("tags", list),
+        )
+    }
+
+    fn hash(fields: &[(&str, &str)]) -> HashMap<String, String> {
+        fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn fields_have_the_type_that_the_projection_gives_them() {
+        let at = "2026-05-23T10:00:00.123456Z";
+        let fields = [
+            ("_seq", "7"),
+            ("n", "12"),
+            ("zip", "01234"),
+            ("at", at),
+            ("open", "true"),
+            ("tags", r#"["a","1"]"#),
+            ("note", "5"),
+        ];
+        let stored = decode(hash(&fields), &kind()).unwrap().unwrap();
+        assert_eq!(stored.version, 7);
+        let expected =
+            serde_json::json!({"n": 12, "zip": "01234", "at": at, "open": true, "tags": ["a", "1"], "note": "5"});
+        assert_eq!(json::to_json(&Value::Object(stored.fields.unwrap())), expected);
+    }
+
+    #[test]
+    fn what_is_not_there_what_was_deleted_and_what_is_not_ours_are_told_apart() {
+        assert_eq!(decode(hash(&[]), &kind()).unwrap(), None);
+        let deleted = decode(hash(&[("_seq", "9"), ("_deleted", "1")]), &kind()).unwrap().unwrap();
+        assert_eq!((deleted.version, deleted.fields), (9, None));
+        assert!(decode(hash(&[("n", "12")]), &kind()).is_err());
+    }
+}
