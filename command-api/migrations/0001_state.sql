@@ -81,12 +81,15 @@ create table order_items (
 create table payments (
     payment_id             uuid primary key,
     order_id               uuid        not null references orders,
+    -- the order in which they came
+    position               integer     not null,
     amount_cents           bigint      not null check (amount_cents > 0),
     currency               text        not null,
     -- refunded: all of it; a part given back shows in refunded_cents only
     status                 text        not null check (status in ('confirmed', 'failed', 'refunded')),
     refunded_cents         bigint      not null check (refunded_cents between 0 and amount_cents),
     revenue_reversed_cents bigint      not null check (revenue_reversed_cents between 0 and refunded_cents),
-    processed_at           timestamptz not null
+    -- of the last change
+    processed_at           timestamptz not null,
+    unique (order_id, position)
 );
-create index payments_order on payments (order_id);

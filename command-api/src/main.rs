@@ -1,5 +1,6 @@
 //! `command-api`: the write side's database, schemas and HTTP service.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -106,7 +107,11 @@ async fn main() -> ExitCode {
     // Both of rustls' providers are in the tree; an error says that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     match run(Cli::parse().verb).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

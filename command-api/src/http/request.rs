@@ -51,6 +51,8 @@ fn field(path: &str, reason: &str) -> String {
     let named =
         ["missing field `", "unknown field `"].iter().find_map(|start| reason.strip_prefix(start)?.split('`').next());
     match named {
+        // where it was when the body ended is unknown
+        None if path == "?" => ".".to_owned(),
         Some(name) if path == "." => name.to_owned(),
         Some(name) if !path.ends_with(name) => format!("{path}.{name}"),
         _ => path.to_owned(),

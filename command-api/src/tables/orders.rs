@@ -18,10 +18,9 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Opti
     let sql = "select to_jsonb(o) from orders o where order_id = $1 for no key update";
     let Some(row) = sqlx::query(sql).bind(id).fetch_optional(&mut *connection).await? else { return Ok(None) };
     let Json(mut order) = row.try_get::<Json<Value>, _>(0)?;
-    // Times are unique neither for payments of one command nor guaranteed to rise: ids, version 7, break the tie.
     let sql = "select (select coalesce(jsonb_agg(to_jsonb(i) - 'order_id' order by position), '[]')
                        from order_items i where order_id = $1),
-                      (select coalesce(jsonb_agg(to_jsonb(p) - 'order_id' order by processed_at, payment_id), '[]')
+                      (select coalesce(jsonb_agg(to_jsonb(p) - 'order_id' order by position), '[]')
                        from payments p where order_id = $1)";
     let row = sqlx::query(sql).bind(id).fetch_one(connection).await?;
     for (column, name) in ["items", "payments"].into_iter().enumerate() {

@@ -81,6 +81,7 @@ pub enum PaymentStatus {
 #[allow(missing_docs)]
 pub struct Payment {
     pub payment_id: Uuid,
+    pub position: i32,
     pub amount_cents: i64,
     pub currency: String,
     pub status: PaymentStatus,
@@ -123,7 +124,7 @@ pub struct Order {
     pub created_at: Time,
     pub updated_at: Time,
     pub items: Vec<Line>,
-    /// In the order of their processing.
+    /// In the order in which they came.
     pub payments: Vec<Payment>,
 }
 
@@ -174,6 +175,7 @@ impl Order {
     fn record_payment(&mut self, payment_id: Uuid, amount_cents: i64, status: PaymentStatus, processed_at: Time) {
         self.payments.push(Payment {
             payment_id,
+            position: self.payments.last().map_or(1, |last| last.position + 1),
             amount_cents,
             currency: self.currency.clone(),
             status,

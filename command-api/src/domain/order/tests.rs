@@ -4,8 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::Aggregate;
+use crate::domain::customer::{self, Name};
 use crate::domain::product::tests::product;
-use crate::domain::{Aggregate, Name, customer};
 
 const T: Time = Time::UNIX_EPOCH;
 
@@ -87,7 +88,7 @@ fn placing_follows_every_rule() {
             Violation::TotalBelowMinimum { total_cents: 700, minimum_cents: 1_000 },
         ),
         (vec![item(1, i64::MAX)], &anyone, 0, Violation::AmountTooLarge),
-        (vec![item(1, 3)], &self::customer(Some(1_200)), 1, credit),
+        (vec![item(1, 3)], &customer(Some(1_200)), 1, credit),
     ] {
         assert_eq!(place_with(items, customer, unpaid).unwrap_err(), rule);
     }
