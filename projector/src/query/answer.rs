@@ -92,11 +92,13 @@ impl<'a> Wait<'a> {
         let mut feed = self.model.feed.subscribe();
         let mut progress = self.reach_tokens(&mut feed).await?;
         let mut last_look = false;
+        let topics = &self.model.generation.topics;
         loop {
             // The progress was looked at before: what it covers is in what is read now.
             let stored = reader.read(key).await.map_err(|e| failed(self.model, &e))?;
             let version = stored.as_ref().map_or(0, |s| s.version);
-            if self.min_seq.is_none_or(|min| version >= min || freshness::recently_handled(&progress, key, min)) {
+            if self.min_seq.is_none_or(|min| version >= min || freshness::recently_handled(&progress, key, min, topics))
+            {
                 let Some(StoredDocument { fields: Some(fields), .. }) = stored else {
                     return Err(Problem::not_found(self.model.name(), key));
                 };
@@ -106,8 +108,8 @@ impl<'a> Wait<'a> {
                 return Err(self.behind(&progress, Some(version), feed.readable()));
             }
             // A document's key is its aggregate's id, so only what its partition handles can change it.
-            let before = freshness::offsets_of(&progress, key, &self.model.generation.topics);
-            while freshness::offsets_of(&progress, key, &self.model.generation.topics) == before {
+            let before = freshness::offsets_of(&progress, key, topics);
+            while freshness::offsets_of(&progress, key, topics) == before {
                 if timeout_at(self.until, feed.changed()).await.is_err() {
                     last_look = true;
                     break;

@@ -107,18 +107,31 @@ pub(crate) async fn reach(
     }
 }
 
-/// Whether the events of an aggregate are known to be handled up to `sequence` or beyond: the recent set of a partition
-/// names one. Unknown otherwise; the document's own version then decides.
-pub(crate) fn recently_handled(progress: &ProgressMap, aggregate_id: &str, sequence: i64) -> bool {
-    progress.values().any(|p| p.recent.iter().any(|(_, id, s)| *s >= sequence && **id == *aggregate_id))
+/// The partitions that hold an aggregate's events, with what is known of them.
+fn partitions_of<'a>(
+    progress: &'a ProgressMap,
+    aggregate_id: &'a str,
+    topics: &'a BTreeMap<String, i32>,
+) -> impl Iterator<Item = Option<&'a Progress>> {
+    let partition = |topic: &str, n| Partition { topic: topic.into(), number: partition_of(aggregate_id, n) };
+    topics.iter().map(move |(topic, n)| progress.get(&partition(topic, *n)))
 }
 
-/// What progress says of the partitions that could hold a key's events: when it is the same, nothing happened to the key.
-pub(crate) fn offsets_of(progress: &ProgressMap, key: &str, topics: &BTreeMap<String, i32>) -> Vec<i64> {
-    let offset = |p: &Progress| p.next_offset;
-    let partition =
-        |(topic, n): (&String, &i32)| Partition { topic: topic.as_str().into(), number: partition_of(key, *n) };
-    topics.iter().map(|topic| progress.get(&partition(topic)).map_or(0, offset)).collect()
+/// Whether an aggregate's events are known to be handled up to `sequence` or beyond: the recent set of its partition names
+/// one. Unknown otherwise; the document's own version then decides.
+pub(crate) fn recently_handled(
+    progress: &ProgressMap,
+    aggregate_id: &str,
+    sequence: i64,
+    topics: &BTreeMap<String, i32>,
+) -> bool {
+    let named = |p: &Progress| p.recent.iter().any(|(_, id, s)| *s >= sequence && **id == *aggregate_id);
+    partitions_of(progress, aggregate_id, topics).flatten().any(named)
+}
+
+/// The next offsets of an aggregate's partitions: while they are the same, nothing happened to it.
+pub(crate) fn offsets_of(progress: &ProgressMap, aggregate_id: &str, topics: &BTreeMap<String, i32>) -> Vec<i64> {
+    partitions_of(progress, aggregate_id, topics).map(|p| p.map_or(0, |p| p.next_offset)).collect()
 }
 
 /// How many messages are handled: the position that answers carry. It only grows within a generation.

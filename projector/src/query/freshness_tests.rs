@@ -195,9 +195,9 @@ fn the_recent_set_tells_of_events_that_left_no_trace_in_the_document() {
     let source = Published::default();
     source.handle("l-1", 5, 3);
     let progress = source.progress.lock().unwrap().clone();
-    assert!(recently_handled(&progress, "l-1", 2));
-    assert!(!recently_handled(&progress, "l-1", 4));
-    assert!(!recently_handled(&progress, "l-2", 1));
+    assert!(recently_handled(&progress, "l-1", 2, &topics()));
+    assert!(!recently_handled(&progress, "l-1", 4, &topics()));
+    assert!(!recently_handled(&progress, "l-2", 1, &topics()));
     assert_eq!(offsets_of(&progress, "l-1", &topics()), [1]);
     assert_eq!(position(&progress), 1);
 }
