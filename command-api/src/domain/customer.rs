@@ -255,8 +255,8 @@ mod tests {
         let events = ada()
             .change(CustomerChange { name, credit_limit_cents: Some(None), ..Default::default() }, Time::UNIX_EPOCH)
             .unwrap();
-        let after =
-            events.iter().fold(Some(ada()), |state, event| Customer::evolve(state, event, Time::UNIX_EPOCH)).unwrap();
+        let evolve = |state, event| Customer::evolve(Some(state), event, Time::UNIX_EPOCH);
+        let after = events.iter().try_fold(ada(), evolve).unwrap();
         assert_eq!(
             (after.name.as_str(), after.last_name.as_str(), after.credit_limit_cents, after.version),
             ("Ada King", "King", None, 3)

@@ -47,7 +47,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, order: &Order) -> Resu
     Ok(())
 }
 
-/// Writes what commands may change; lines and payments as they are now.
+/// Writes what commands may change; lines and payments as they are now. Ids are parameters of their own: Postgres takes
+/// a set made from JSON for large, and would read whole tables to join it.
 pub(crate) async fn update(connection: &mut PgConnection, order: &Order) -> Result<(), CommandError> {
     let sql = "with changed as (
                    update orders o set
@@ -55,28 +56,26 @@ pub(crate) async fn update(connection: &mut PgConnection, order: &Order) -> Resu
                        revenue_reversed_cents = n.revenue_reversed_cents, tracking_number = n.tracking_number,
                        shipped_at = n.shipped_at, delivered_at = n.delivered_at, cancelled_at = n.cancelled_at,
                        cancellation_reason = n.cancellation_reason, version = n.version, updated_at = n.updated_at
-                   from jsonb_populate_record(null::orders, $1) n where o.order_id = n.order_id
-                   returning o.order_id
+                   from jsonb_populate_record(null::orders, $1) n where o.order_id = $5
                ), paid as (
                    -- An id that another order's payment took meanwhile is a unique violation, hence a lost race.
                    insert into payments select n.* from jsonb_populate_recordset(null::payments, $2) n
-                   where not exists (select from payments p where p.payment_id = n.payment_id and p.order_id = n.order_id)
+                   where not exists (select from payments p where p.payment_id = n.payment_id and p.order_id = $5)
                ), repaid as (
                    update payments p set
                        status = n.status, refunded_cents = n.refunded_cents,
                        revenue_reversed_cents = n.revenue_reversed_cents, processed_at = n.processed_at
                    from jsonb_populate_recordset(null::payments, $2) n
-                   where p.payment_id = n.payment_id and p.order_id = n.order_id
-                     and p.refunded_cents <> n.refunded_cents
+                   where p.order_id = $5 and p.payment_id = n.payment_id and p.refunded_cents <> n.refunded_cents
                ), removed as (
-                   delete from order_items i using changed c
-                   where i.order_id = c.order_id and i.item_id <> all($4)
+                   delete from order_items where order_id = $5 and item_id <> all($4)
                )
                insert into order_items select * from jsonb_populate_recordset(null::order_items, $3)
                on conflict (item_id) do nothing";
     let (payments, items) = (children(order, &order.payments)?, children(order, &order.items)?);
     let ids: Vec<Uuid> = order.items.iter().map(|line| line.item.item_id).collect();
-    sqlx::query(sql).bind(Json(order)).bind(Json(payments)).bind(Json(items)).bind(ids).execute(connection).await?;
+    let query = sqlx::query(sql).bind(Json(order)).bind(Json(payments)).bind(Json(items)).bind(ids);
+    query.bind(order.order_id).execute(connection).await?;
     Ok(())
 }
 

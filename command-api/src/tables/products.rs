@@ -30,9 +30,13 @@ pub(crate) async fn update(connection: &mut PgConnection, products: &[Product]) 
                        name = n.name, description = n.description, category = n.category, subcategory = n.subcategory,
                        tags = n.tags, price_cents = n.price_cents, image_url = n.image_url, version = n.version,
                        updated_at = n.updated_at
-                   from jsonb_populate_recordset(null::products, $1) n where p.product_id = n.product_id)
+                   from jsonb_populate_recordset(null::products, $1) n
+                   where p.product_id = any($2) and p.product_id = n.product_id)
                update inventory i set on_hand = n.on_hand, reserved = n.reserved
-               from jsonb_populate_recordset(null::inventory, $1) n where i.product_id = n.product_id";
-    sqlx::query(sql).bind(Json(products)).execute(connection).await?;
+               from jsonb_populate_recordset(null::inventory, $1) n
+               where i.product_id = any($2) and i.product_id = n.product_id";
+    // A parameter of its own: Postgres takes a set made from JSON for large, and would read whole tables to join it.
+    let ids: Vec<Uuid> = products.iter().map(|product| product.product_id).collect();
+    sqlx::query(sql).bind(Json(products)).bind(ids).execute(connection).await?;
     Ok(())
 }
