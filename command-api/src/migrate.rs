@@ -23,10 +23,10 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// Postgres.
-    #[error("the write database failed")]
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
     /// A migration.
-    #[error("a migration failed")]
+    #[error(transparent)]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// Some weren't applied.
     #[error("the database lacks migrations {0:?}: run `command-api migrate`")]

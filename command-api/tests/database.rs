@@ -4,8 +4,10 @@
 mod support;
 
 use command_api::migrate::{MigrateError, Options, check, migrate};
-use sqlx::{Connection, PgConnection};
-use support::Service;
+use command_api::store::ATTEMPTS_MAX;
+use futures::future::join_all;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use support::{Service, order, problem};
 
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
@@ -57,5 +59,61 @@ async fn two_writers_of_one_position_cannot_both_win() {
                  select stream_id, stream_position, gen_random_uuid(), aggregate_type, aggregate_id, event_type, schema_version, data, payload from events";
     let error = sqlx::query(again).execute(&service.pool).await.unwrap_err();
     assert_eq!(error.as_database_error().unwrap().constraint(), Some("events_stream_position"));
+    service.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn connections_that_broke_while_idle_are_replaced_unnoticed() {
+    let service = Service::start().await;
+    let (customer, product) = (service.customer(None).await, service.product(1_000, 100).await);
+    let body = order(&customer, &product, 1);
+    assert!(join_all((0..8).map(|_| service.post("/orders", &body))).await.iter().all(|(status, _)| *status == 201));
+    let mut other = PgConnection::connect(&service.database_url).await.unwrap();
+    let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+    assert!(sqlx::query_scalar::<_, i64>(kill).fetch_one(&mut other).await.unwrap() > 1);
+    let answers = join_all((0..8).map(|_| service.post("/orders", &body))).await;
+    assert!(answers.iter().all(|(status, _)| *status == 201), "{answers:?}");
+    other.close().await.unwrap();
+    service.assert_sound().await;
+    service.stop().await;
+}
+
+/// A trigger plays the rival; its counter survives the roll-backs.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn lost_races_are_run_again_and_given_up_with_409() {
+    let service = Service::start().await;
+    let (customer, product) = (service.customer(None).await, service.product(1_000, 100).await);
+    let rival = "create sequence tries;
+        create function lose() returns trigger language plpgsql as $$ begin
+            if nextval('tries') <= current_setting('test.losses')::int then raise serialization_failure; end if;
+            return new;
+        end $$;
+        create trigger rival before insert on outbox for each statement execute function lose();";
+    sqlx::raw_sql(rival).execute(&service.pool).await.unwrap();
+    let losses = async |n: i64| {
+        let set = format!(
+            "alter sequence tries restart; do $$ begin
+            execute format('alter database %I set test.losses = {n}', current_database()); end $$;"
+        );
+        sqlx::raw_sql(AssertSqlSafe(set)).execute(&service.pool).await.unwrap();
+        // a database's setting is read when a connection begins
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        let mut other = PgConnection::connect(&service.database_url).await.unwrap();
+        sqlx::query(end).execute(&mut other).await.unwrap();
+        other.close().await.unwrap();
+    };
+    losses(3).await;
+    assert_eq!(service.post("/orders", &order(&customer, &product, 1)).await.0, 201);
+    assert_eq!(service.number("select last_value from tries").await, 4);
+    losses(1_000).await;
+    let (status, answer) = service.post("/orders", &order(&customer, &product, 1)).await;
+    assert_eq!((status, problem(&answer)), (409, "/problems/lost-race"), "{answer}");
+    assert_eq!(service.number("select last_value from tries").await, i64::from(ATTEMPTS_MAX));
+    assert_eq!(service.number("select reserved from inventory").await, 1);
+    service.assert_sound().await;
     service.stop().await;
 }

@@ -86,10 +86,19 @@ impl Store {
         let mut stale = 0;
         loop {
             match UnitOfWork::begin(&self.pool, &self.codec).await {
-                Err(sqlx::Error::Io(_)) if stale < self.pool.options().get_max_connections() => stale += 1,
+                Err(error) if broken(&error) && stale < self.pool.options().get_max_connections() => stale += 1,
                 result => return result,
             }
         }
+    }
+}
+
+/// The connection was closed while nobody used it, with or without the server's goodbye.
+fn broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P05" | "25P03")),
+        _ => false,
     }
 }
 
