@@ -27,7 +27,7 @@ async fn shop_and_look(times: usize) -> Result<Duration> {
         let asked = Instant::now();
         let one = shop.get(&format!("/orders/{id}"), &[("min_seq", &sequence), ("wait_ms", "5000")]).await?;
         longest = longest.max(asked.elapsed());
-        ensure!(one["order_id"] == Value::from(id.as_str()), "round {round}: another order: {one}");
+        ensure!(one["order_id"] == id.as_str(), "round {round}: another order: {one}");
         ensure!(one["version"].as_u64() >= Some(order.sequence_number), "round {round}: an older version: {one}");
 
         let list = shop
@@ -38,7 +38,7 @@ async fn shop_and_look(times: usize) -> Result<Duration> {
             .await?;
         let orders = list["orders"].as_array().with_context(|| format!("no orders: {list}"))?;
         ensure!(
-            orders.iter().any(|listed| listed["order_id"] == Value::from(id.as_str())),
+            orders.iter().any(|listed| listed["order_id"] == id.as_str()),
             "round {round}: {id} is not in its customer's list: {list}"
         );
         ensure!(list["total"].as_u64() == Some(round as u64), "round {round}: total of {list}");
