@@ -5,7 +5,8 @@ use super::freshness::{self, Demand, Unmet};
 use super::live::{ReadModel, Served};
 use super::problem::Problem;
 use super::request::{Asked, Freshness};
-use super::store::{ReadError, Reader, RedisReader, StoredDocument};
+use super::store::{ReadError, Reader, RedisReader};
+use crate::apply::Stored;
 use crate::control::ProgressMap;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl<'a> Wait<'a> {
             let version = stored.as_ref().map_or(0, |s| s.version);
             if self.min_seq.is_none_or(|min| version >= min || freshness::recently_handled(&progress, key, min, topics))
             {
-                let Some(StoredDocument { fields: Some(fields), .. }) = stored else {
+                let Some(Stored { fields: Some(fields), .. }) = stored else {
                     return Err(Problem::not_found(self.model.name(), key));
                 };
                 return Ok((Found::Document(fields), progress));

@@ -9,7 +9,7 @@ pub(crate) use elasticsearch::SearchReader;
 pub(crate) use redis::RedisReader;
 
 use crate::control::Generation;
-use crate::expr::{Kind, Object};
+use crate::expr::Kind;
 use crate::projection::Store;
 use crate::sink::StoreUrls;
 use std::time::Duration;
@@ -44,13 +44,6 @@ async fn call<T: serde::de::DeserializeOwned>(request: reqwest::RequestBuilder) 
         return Err(if refused { ReadError::Refused(said) } else { ReadError::Unavailable(said) });
     }
     serde_json::from_slice(&body).map_err(|e| ReadError::Unavailable(format!("unexpected answer: {e}")))
-}
-
-/// A document as the store holds it; no fields where it was deleted.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct StoredDocument {
-    pub(crate) version: i64,
-    pub(crate) fields: Option<Object>,
 }
 
 /// Reads one generation.
