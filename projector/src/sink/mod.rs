@@ -17,14 +17,20 @@
 //! batch land. An error of the whole call ([`SinkError`]) says nothing about which items landed: the caller calls again.
 //!
 //! **Deletes** are tombstones that keep the version, so that a late writer can't revive the document.
+//!
+//! **Names** that begin with `_` belong to the projector: each store hides its version, tombstone mark or row id behind one, and
+//! rejects a document that has such a field itself.
+//!
+//! **A place bears its generation's name.** A place that was made by something else is [`SinkError::Fenced`], never written to.
 
 pub mod clickhouse;
 pub mod elasticsearch;
 pub mod memory;
 pub mod redis;
+mod shape;
 
 use crate::apply::Progress;
-use crate::expr::Kind;
+use crate::expr::{Kind, Object};
 use crate::projection::Store;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -71,6 +77,20 @@ pub struct Place {
     pub generation: u32,
     /// The inferred type of a document (of a row, for facts).
     pub document: Kind,
+}
+
+impl Place {
+    /// The generation's name: `order_summary-g1`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}-g{}", self.read_model, self.generation)
+    }
+}
+
+/// The reason for rejecting a document whose field has a name of ours, if it has one.
+pub(crate) fn reserved_name(fields: &Object) -> Option<String> {
+    let name = fields.keys().find(|name| name.starts_with('_'))?;
+    Some(format!("field `{name}`: names that begin with `_` are the projector's own"))
 }
 
 /// Addresses of the stores, from the environment.

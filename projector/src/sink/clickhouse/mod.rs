@@ -1,44 +1,17 @@
-//! ClickHouse.
+//! ClickHouse: rows of facts, each kept once under its stable id.
+//!
+//! # The layout
+//! | table | what |
+//! |---|---|
+//! | `<read model>_g<n>` | `ReplacingMergeTree`: a row's columns, and its id `_event_id`, `_row`; by month and day |
+//! | `<read model>` | the view of the live generation, without duplicates (`FINAL`) and without the id |
+//! | `projector_progress` | `ReplacingMergeTree`: a row a generation and partition, holding the progress as JSON |
+//!
+//! A row sent twice is stored twice until a merge drops one; `FINAL` gives one at any time. An event's day never changes, so
+//! both copies are always in one partition.
 
-use super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
-use crate::apply::Progress;
-use crate::projection::ClickhouseStore;
-use async_trait::async_trait;
+mod columns;
+mod config;
+mod sink;
 
-/// A generation's place in ClickHouse.
-pub struct ClickhouseSink {}
-
-impl ClickhouseSink {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When the address can't be used.
-    pub fn open(_config: &ClickhouseStore, _place: Place, _urls: &StoreUrls) -> Result<Self, SinkError> {
-        Ok(Self {})
-    }
-}
-
-#[async_trait]
-impl Sink for ClickhouseSink {
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn go_live(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn load(&self, _keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
-        Ok(vec![])
-    }
-    async fn write(&self, _batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
-        Ok(vec![])
-    }
-    async fn load_progress(&self, _partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
-        Ok(vec![])
-    }
-    async fn save_progress(&self, _progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn count(&self) -> Result<u64, SinkError> {
-        Ok(0)
-    }
-}
+pub use sink::ClickhouseSink;

@@ -1,44 +1,20 @@
-//! Elasticsearch.
+//! Elasticsearch and OpenSearch alike: each document a search document under its key.
+//!
+//! # The layout
+//! | index | what |
+//! |---|---|
+//! | `<read model>-g<n>` | the documents; the mapping is strict, inferred from the programs, and names its generation in `_meta` |
+//! | `<read model>` | the alias of the live generation |
+//! | `projector-progress` | one document a partition, `<generation>/<topic>/<partition>`, holding the progress as text |
+//!
+//! A document's version is the server's own, of type `external`: the server refuses a write whose version isn't above the one
+//! it holds, also that of a tombstone, a document with `_deleted: true` alone.
+//!
+//! Only calls that both servers have alike are used, through the crate's transport without typed helpers, which would send
+//! headers that one of them refuses.
 
-use super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
-use crate::apply::Progress;
-use crate::projection::ElasticsearchStore;
-use async_trait::async_trait;
+mod config;
+mod mapping;
+mod sink;
 
-/// A generation's place in Elasticsearch.
-pub struct ElasticsearchSink {}
-
-impl ElasticsearchSink {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When the address can't be used.
-    pub fn open(_config: &ElasticsearchStore, _place: Place, _urls: &StoreUrls) -> Result<Self, SinkError> {
-        Ok(Self {})
-    }
-}
-
-#[async_trait]
-impl Sink for ElasticsearchSink {
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn go_live(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn load(&self, _keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
-        Ok(vec![])
-    }
-    async fn write(&self, _batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
-        Ok(vec![])
-    }
-    async fn load_progress(&self, _partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
-        Ok(vec![])
-    }
-    async fn save_progress(&self, _progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn count(&self) -> Result<u64, SinkError> {
-        Ok(0)
-    }
-}
+pub use sink::ElasticsearchSink;

@@ -1,44 +1,22 @@
-//! Redis: one hash a document.
+//! Redis: each document a hash that people can read with `HGETALL`.
+//!
+//! # The layout
+//! | key | type | what |
+//! |---|---|---|
+//! | `<prefix><key>` | hash | a document: its fields as text (nested values as JSON; null = no such field), and hidden ones |
+//! | `projector:generation:<read model>` | string | the generation that owns the prefix: `order_summary-g1` |
+//! | `projector:progress:<generation>` | hash | field `<topic>/<partition>`, value the progress as JSON |
+//!
+//! Hidden fields of a document: `_seq`, its version; `_deleted` = 1 on a tombstone, which has no other fields; `_types`, only
+//! where a field's text alone doesn't tell its type (see [`convert`]).
+//!
+//! # Writing
+//! `write.lua` checks owner and version and replaces the hash, atomically; a batch is one pipeline of it, which loads the script
+//! first, so that a lost script cache is no special case. The script names two keys, document and owner, so it needs a Redis
+//! without cluster mode (as logical databases do).
 
-use super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
-use crate::apply::Progress;
-use crate::projection::RedisStore;
-use async_trait::async_trait;
+mod config;
+pub(crate) mod convert;
+mod sink;
 
-/// A generation's place in Redis.
-pub struct RedisSink {}
-
-impl RedisSink {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When the address can't be used.
-    pub fn open(_config: &RedisStore, _place: Place, _urls: &StoreUrls) -> Result<Self, SinkError> {
-        Ok(Self {})
-    }
-}
-
-#[async_trait]
-impl Sink for RedisSink {
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn go_live(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn load(&self, _keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
-        Ok(vec![])
-    }
-    async fn write(&self, _batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
-        Ok(vec![])
-    }
-    async fn load_progress(&self, _partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
-        Ok(vec![])
-    }
-    async fn save_progress(&self, _progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn count(&self) -> Result<u64, SinkError> {
-        Ok(0)
-    }
-}
+pub use sink::RedisSink;

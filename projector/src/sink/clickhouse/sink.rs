@@ -1,0 +1,204 @@
+//! The sink.
+
+use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
+use super::columns::columns;
+use super::config::{Client, Failure, broken, quoted, text};
+use crate::apply::Progress;
+use crate::expr::json;
+use crate::projection::ClickhouseStore;
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+
+/// A generation's place in ClickHouse.
+pub struct ClickhouseSink {
+    client: Client,
+    generation: String,
+    database: String,
+    view: String,
+    table: String,
+    day: String,
+    columns: Vec<(String, String)>,
+}
+
+impl ClickhouseSink {
+    /// Opens it. Connects with the first call.
+    ///
+    /// # Errors
+    /// Never for now; as the other sinks.
+    pub fn open(config: &ClickhouseStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
+        Ok(Self {
+            client: Client::new(urls),
+            generation: place.id(),
+            database: urls.clickhouse_database.clone(),
+            table: format!("{}_g{}", place.read_model, place.generation),
+            day: config.day.clone(),
+            columns: columns(&place.document, config),
+            view: place.read_model,
+        })
+    }
+
+    fn qualified(&self, name: &str) -> String {
+        format!("{}.{}", quoted(&self.database), quoted(name))
+    }
+
+    /// A row as a line of JSON, or why it can't be one.
+    fn line(&self, write: &Write) -> Result<String, String> {
+        let wrong_key = || format!("`{}` is not a row's id, <event id>/<number>", write.key);
+        let (event, row) = write.key.split_once('/').ok_or_else(wrong_key)?;
+        let event: uuid::Uuid = event.parse().map_err(|_| wrong_key())?;
+        let row: u16 = row.parse().map_err(|_| wrong_key())?;
+        let fields = write.fields.as_ref().ok_or("facts are never deleted")?;
+        if let Some(reason) = reserved_name(fields) {
+            return Err(reason);
+        }
+        let mut line = json::object_to_json(fields);
+        for (name, value) in &mut line {
+            // What has no column type of its own is kept as text.
+            if value.is_object() || value.is_array() {
+                *value = Json::String(value.to_string());
+            }
+            if name == &self.day
+                && let Some(day) = value.as_str().and_then(|s| s.get(..10))
+            {
+                *value = Json::String(day.to_owned());
+            }
+        }
+        line.insert("_event_id".into(), event.to_string().into());
+        line.insert("_row".into(), row.into());
+        Ok(Json::Object(line).to_string())
+    }
+
+    /// Inserts rows; when the server refuses them, halves them until the one that it refuses stands alone.
+    async fn insert(&self, rows: Vec<(usize, String)>, outcomes: &mut [Outcome]) -> Result<(), SinkError> {
+        let mut pending = vec![rows];
+        while let Some(mut rows) = pending.pop() {
+            let lines: String = rows.iter().map(|(_, line)| format!("{line}\n")).collect();
+            match self.client.insert(&self.qualified(&self.table), Bytes::from(lines)).await {
+                Ok(()) => rows.iter().for_each(|(i, _)| outcomes[*i] = Outcome::Written),
+                Err(Failure::Refused(reason))
+                    if reason.contains("UNKNOWN_TABLE") || reason.contains("UNKNOWN_DATABASE") =>
+                {
+                    return Err(broken(reason));
+                }
+                Err(Failure::Refused(reason)) => match rows.as_slice() {
+                    [(i, _)] => outcomes[*i] = Outcome::Rejected(reason),
+                    _ => {
+                        let half = rows.split_off(rows.len() / 2);
+                        pending.push(half);
+                        pending.push(rows);
+                    }
+                },
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for ClickhouseSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        let columns: String = self.columns.iter().map(|(name, kind)| format!("{} {kind}, ", quoted(name))).collect();
+        let day = quoted(&self.day);
+        let table = format!(
+            "CREATE TABLE IF NOT EXISTS {} ({columns}_event_id UUID, _row UInt16) ENGINE = ReplacingMergeTree
+             PARTITION BY toYYYYMM({day}) ORDER BY ({day}, _event_id, _row) COMMENT {}",
+            self.qualified(&self.table),
+            text(&self.generation)
+        );
+        let progress = format!(
+            "CREATE TABLE IF NOT EXISTS {} (generation String, topic String, partition Int32, progress String, saved UInt64)
+             ENGINE = ReplacingMergeTree(saved) ORDER BY (generation, topic, partition)",
+            self.qualified("projector_progress")
+        );
+        self.client.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&self.database))).await?;
+        self.client.execute(&table).await?;
+        self.client.execute(&progress).await?;
+        let sql = format!(
+            "SELECT comment FROM system.tables WHERE database = {} AND name = {}",
+            text(&self.database),
+            text(&self.table)
+        );
+        let owner = self
+            .client
+            .rows(&sql)
+            .await?
+            .first()
+            .and_then(|row| row["comment"].as_str().map(str::to_owned))
+            .unwrap_or_default();
+        if owner == self.generation {
+            return Ok(());
+        }
+        Err(SinkError::Fenced {
+            place: format!("table {}", self.qualified(&self.table)),
+            owner,
+            generation: self.generation.clone(),
+        })
+    }
+
+    async fn go_live(&self) -> Result<(), SinkError> {
+        let columns: Vec<_> = self.columns.iter().map(|(name, _)| quoted(name)).collect();
+        let (view, table) = (self.qualified(&self.view), self.qualified(&self.table));
+        let sql = format!("CREATE OR REPLACE VIEW {view} AS SELECT {} FROM {table} FINAL", columns.join(", "));
+        Ok(self.client.execute(&sql).await?)
+    }
+
+    async fn load(&self, _keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        Err(broken("facts are never loaded".to_owned()))
+    }
+
+    async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        let mut outcomes = vec![Outcome::Written; batch.len()];
+        let mut rows = Vec::with_capacity(batch.len());
+        for (i, write) in batch.iter().enumerate() {
+            match self.line(write) {
+                Ok(line) => rows.push((i, line)),
+                Err(reason) => outcomes[i] = Outcome::Rejected(reason),
+            }
+        }
+        if !rows.is_empty() {
+            self.insert(rows, &mut outcomes).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
+        let sql = format!(
+            "SELECT topic, partition, progress FROM {} FINAL WHERE generation = {}",
+            self.qualified("projector_progress"),
+            text(&self.generation)
+        );
+        let rows = self.client.rows(&sql).await?;
+        let find = |partition: &Partition| {
+            let mine = |row: &&Json| row["topic"] == *partition.topic && row["partition"] == partition.number;
+            let found = rows.iter().find(mine).and_then(|row| row["progress"].as_str());
+            found
+                .map(|text| {
+                    serde_json::from_str(text).map_err(|e| broken(format!("{partition:?} isn't progress: {e}")))
+                })
+                .transpose()
+        };
+        partitions.iter().map(find).collect()
+    }
+
+    async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
+        if progress.is_empty() {
+            return Ok(());
+        }
+        // The order of saving, also across owners, whose clocks are the servers'.
+        let saved = chrono::Utc::now().timestamp_micros();
+        let mut lines = String::new();
+        for (partition, progress) in progress {
+            let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
+            let line = json!({"generation": self.generation, "topic": *partition.topic, "partition": partition.number, "progress": text, "saved": saved});
+            lines.push_str(&format!("{line}\n"));
+        }
+        Ok(self.client.insert(&self.qualified("projector_progress"), Bytes::from(lines)).await?)
+    }
+
+    async fn count(&self) -> Result<u64, SinkError> {
+        let rows = self.client.rows(&format!("SELECT count() AS n FROM {} FINAL", self.qualified(&self.table))).await?;
+        rows.first().and_then(|row| row["n"].as_u64()).ok_or_else(|| broken("no count in the answer".to_owned()))
+    }
+}

@@ -1,0 +1,260 @@
+//! The sink.
+
+use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
+use super::config::{Client, broken, unavailable};
+use super::mapping::mapping;
+use crate::apply::Progress;
+use crate::expr::{Kind, json};
+use crate::projection::ElasticsearchStore;
+use async_trait::async_trait;
+use elasticsearch::http::Method;
+use serde_json::{Value as Json, json};
+
+const PROGRESS_INDEX: &str = "projector-progress";
+/// A bulk request's size: enough to be quick, little enough for a small heap.
+const BULK_BYTES_MAX: usize = 5 << 20;
+const BULK_ITEMS_MAX: usize = 2_000;
+const LOAD_MAX: usize = 1_000;
+/// The server's limit for a document's id.
+const KEY_BYTES_MAX: usize = 512;
+
+/// A generation's place in Elasticsearch or OpenSearch.
+pub struct ElasticsearchSink {
+    client: Client,
+    alias: String,
+    index: String,
+    document: Kind,
+    mapping: Json,
+}
+
+impl ElasticsearchSink {
+    /// Opens it. Connects with the first call.
+    ///
+    /// # Errors
+    /// When the address can't be used.
+    pub fn open(config: &ElasticsearchStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
+        let index = place.id();
+        let mapping = mapping(&place.document, &config.fields, &index);
+        Ok(Self { client: Client::new(urls)?, alias: place.read_model, index, document: place.document, mapping })
+    }
+
+    fn action(&self, write: &Write) -> Vec<u8> {
+        let head = json!({"index": {"_id": write.key, "version": write.version, "version_type": "external"}});
+        let body = match &write.fields {
+            Some(fields) => Json::Object(json::object_to_json(fields)),
+            None => json!({"_deleted": true}),
+        };
+        format!("{head}\n{body}\n").into_bytes()
+    }
+
+    /// Sends one bulk request; gives an outcome for each of its items.
+    async fn bulk(&self, body: Vec<u8>) -> Result<Vec<Outcome>, SinkError> {
+        let path = format!("/{}/_bulk", self.index);
+        let answer = self.client.call(Method::Post, &path, Some(body)).await?;
+        if answer.status >= 300 {
+            return Err(answer.refused(&path));
+        }
+        let items = answer.body["items"].as_array().ok_or_else(|| broken(format!("{path}: no items in the answer")))?;
+        items.iter().map(|item| outcome(&item["index"])).collect()
+    }
+
+    fn progress_id(&self, partition: &Partition) -> String {
+        format!("{}/{}/{}", self.index, partition.topic, partition.number)
+    }
+
+    async fn create_progress_index(&self) -> Result<(), SinkError> {
+        let body = json!({
+            "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
+            "mappings": {"dynamic": "strict", "properties": {"progress": {"type": "keyword", "index": false, "doc_values": false}}}
+        });
+        self.create(PROGRESS_INDEX, &body).await
+    }
+
+    /// Creates an index unless it is there.
+    async fn create(&self, index: &str, body: &Json) -> Result<(), SinkError> {
+        let path = format!("/{index}");
+        let answer = self.client.call(Method::Put, &path, Some(body.to_string().into_bytes())).await?;
+        let there = answer.body["error"]["type"] == "resource_already_exists_exception";
+        if answer.status < 300 || there { Ok(()) } else { Err(answer.refused(&path)) }
+    }
+}
+
+#[async_trait]
+impl Sink for ElasticsearchSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        let settings = json!({"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "1s"});
+        self.create(&self.index, &json!({"settings": settings, "mappings": self.mapping})).await?;
+        self.create_progress_index().await?;
+        let found = self.client.expect(Method::Get, &format!("/{}/_mapping", self.index), None).await?;
+        let owner = found[&self.index]["mappings"]["_meta"]["generation"].as_str().unwrap_or("somebody else");
+        if owner == self.index {
+            return Ok(());
+        }
+        Err(SinkError::Fenced {
+            place: format!("index {}", self.index),
+            owner: owner.to_owned(),
+            generation: self.index.clone(),
+        })
+    }
+
+    async fn go_live(&self) -> Result<(), SinkError> {
+        let path = format!("/_alias/{}", self.alias);
+        let answer = self.client.call(Method::Get, &path, None).await?;
+        let mut actions = vec![json!({"add": {"index": self.index, "alias": self.alias}})];
+        if answer.status < 300 {
+            let holders =
+                answer.body.as_object().into_iter().flatten().map(|(index, _)| index).filter(|i| **i != self.index);
+            actions.extend(holders.map(|index| json!({"remove": {"index": index, "alias": self.alias}})));
+        }
+        self.client.expect(Method::Post, "/_aliases", Some(&json!({"actions": actions}))).await.map(drop)
+    }
+
+    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        let mut documents = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(LOAD_MAX) {
+            // An id that is too long was never stored, and asking for it would fail the whole call.
+            let ids: Vec<_> = keys
+                .iter()
+                .map(|key| if key.len() > KEY_BYTES_MAX { "" } else { key })
+                .map(|id| json!({"_id": id}))
+                .collect();
+            let body = json!({"docs": ids});
+            let found = self.client.expect(Method::Post, &format!("/{}/_mget", self.index), Some(&body)).await?;
+            let docs = found["docs"].as_array().filter(|docs| docs.len() == keys.len());
+            let docs = docs.ok_or_else(|| broken("_mget: not one answer a key".to_owned()))?;
+            for doc in docs {
+                documents.push(self.stored(doc)?);
+            }
+        }
+        Ok(documents)
+    }
+
+    async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        let mut outcomes = vec![Outcome::Stale; batch.len()];
+        let (mut body, mut sent) = (Vec::new(), Vec::new());
+        for (i, write) in batch.iter().enumerate() {
+            let reason = write.fields.as_ref().and_then(reserved_name);
+            let too_long = write.key.len() > KEY_BYTES_MAX || write.key.is_empty();
+            if let Some(reason) = reason.or(too_long.then(|| format!("a key has 1 to {KEY_BYTES_MAX} bytes"))) {
+                outcomes[i] = Outcome::Rejected(reason);
+                continue;
+            }
+            let action = self.action(write);
+            if !sent.is_empty() && (body.len() + action.len() > BULK_BYTES_MAX || sent.len() == BULK_ITEMS_MAX) {
+                self.flush(&mut body, &mut sent, &mut outcomes).await?;
+            }
+            body.extend(action);
+            sent.push(i);
+        }
+        if !sent.is_empty() {
+            self.flush(&mut body, &mut sent, &mut outcomes).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn refresh(&self) -> Result<(), SinkError> {
+        self.client.expect(Method::Post, &format!("/{}/_refresh", self.index), None).await.map(drop)
+    }
+
+    fn needs_refresh(&self) -> bool {
+        true
+    }
+
+    async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<_> = partitions.iter().map(|p| self.progress_id(p)).collect();
+        let found =
+            self.client.expect(Method::Post, &format!("/{PROGRESS_INDEX}/_mget"), Some(&json!({"ids": ids}))).await?;
+        let docs = found["docs"].as_array().filter(|docs| docs.len() == partitions.len());
+        let docs = docs.ok_or_else(|| broken("_mget: not one answer a partition".to_owned()))?;
+        let read = |doc: &Json| match doc["_source"]["progress"].as_str() {
+            Some(text) => {
+                serde_json::from_str(text).map(Some).map_err(|e| broken(format!("{} isn't progress: {e}", doc["_id"])))
+            }
+            None => Ok(None),
+        };
+        docs.iter().map(read).collect()
+    }
+
+    async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
+        if progress.is_empty() {
+            return Ok(());
+        }
+        let mut body = String::new();
+        for (partition, progress) in progress {
+            let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
+            body.push_str(&format!(
+                "{}\n{}\n",
+                json!({"index": {"_id": self.progress_id(partition)}}),
+                json!({"progress": text})
+            ));
+        }
+        let path = format!("/{PROGRESS_INDEX}/_bulk");
+        let answer = self.client.call(Method::Post, &path, Some(body.into_bytes())).await?;
+        if answer.status >= 300 || answer.body["errors"] != false {
+            return Err(if answer.status >= 300 {
+                answer.refused(&path)
+            } else {
+                unavailable(format!("{path}: {}", answer.body["items"]))
+            });
+        }
+        Ok(())
+    }
+
+    async fn count(&self) -> Result<u64, SinkError> {
+        let body = json!({"query": {"bool": {"must_not": {"term": {"_deleted": true}}}}});
+        let found = self.client.expect(Method::Post, &format!("/{}/_count", self.index), Some(&body)).await?;
+        found["count"].as_u64().ok_or_else(|| broken("_count: no count in the answer".to_owned()))
+    }
+}
+
+impl ElasticsearchSink {
+    async fn flush(
+        &self,
+        body: &mut Vec<u8>,
+        sent: &mut Vec<usize>,
+        outcomes: &mut [Outcome],
+    ) -> Result<(), SinkError> {
+        let answers = self.bulk(std::mem::take(body)).await?;
+        if answers.len() != sent.len() {
+            return Err(broken(format!("_bulk: {} answers to {} writes", answers.len(), sent.len())));
+        }
+        for (i, outcome) in sent.drain(..).zip(answers) {
+            outcomes[i] = outcome;
+        }
+        Ok(())
+    }
+
+    fn stored(&self, doc: &Json) -> Result<Option<Stored>, SinkError> {
+        if doc["error"].is_object() {
+            return Err(broken(format!("_mget: {}", doc["error"])));
+        }
+        let (Some(version), Json::Object(source)) = (doc["_version"].as_i64(), &doc["_source"]) else {
+            return Ok(None);
+        };
+        let fields = (source.get("_deleted") != Some(&Json::Bool(true)))
+            .then(|| json::object_from_json(source.clone(), &self.document));
+        Ok(Some(Stored { version, fields }))
+    }
+}
+
+/// An item's outcome: the server says 200 to a bulk request with errors inside.
+fn outcome(item: &Json) -> Result<Outcome, SinkError> {
+    let reason = || {
+        format!(
+            "{}: {}",
+            item["error"]["type"].as_str().unwrap_or("error"),
+            item["error"]["reason"].as_str().unwrap_or_default()
+        )
+    };
+    match item["status"].as_u64() {
+        Some(200 | 201) => Ok(Outcome::Written),
+        Some(409) => Ok(Outcome::Stale),
+        Some(429 | 500..) => Err(unavailable(reason())),
+        Some(403) if reason().contains("block") => Err(unavailable(reason())),
+        Some(400) => Ok(Outcome::Rejected(reason())),
+        _ => Err(broken(format!("_bulk: {item}"))),
+    }
+}

@@ -1,0 +1,174 @@
+//! A document as a hash and back. Fields are the plain text that people expect; a field's type comes from the type that was
+//! inferred for it. Where that leaves more than one reading (a field that is now text, now a number), the field's name stands in
+//! the hidden `_types` with the reading that is right.
+
+use crate::apply::Stored;
+use crate::expr::{Kind, Object, Value, json};
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, HashMap};
+
+/// The field with the version.
+pub(crate) const SEQ: &str = "_seq";
+/// The field that a tombstone has.
+pub(crate) const DELETED: &str = "_deleted";
+/// The readings that the inferred types don't give.
+const TYPES: &str = "_types";
+
+/// The fields of a hash, without its version.
+pub(super) fn to_hash(document: Option<&Object>, kind: &Kind) -> Vec<(String, String)> {
+    let Some(document) = document else { return vec![(DELETED.to_owned(), "1".to_owned())] };
+    let mut hash = Vec::with_capacity(document.len());
+    let mut types = BTreeMap::new();
+    for (name, value) in document {
+        let Some(text) = to_text(value) else { continue };
+        let kind = field_kind(kind, name);
+        if is_ambiguous(&kind) && from_text(&text, &kind).kind_str() != value.kind_str() {
+            types.insert(name.as_str(), reading(value));
+        }
+        hash.push((name.to_string(), text));
+    }
+    if !types.is_empty() {
+        hash.push((TYPES.to_owned(), Json::from_iter(types).to_string()));
+    }
+    hash
+}
+
+/// A hash as a document. `None` where there is none.
+///
+/// # Errors
+/// When the hash has no version: something else wrote it.
+pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Result<Option<Stored>, String> {
+    if hash.is_empty() {
+        return Ok(None);
+    }
+    let version = hash.get(SEQ).and_then(|seq| seq.parse().ok());
+    let version = version.ok_or_else(|| format!("a hash without `{SEQ}`: not written by a projector"))?;
+    if hash.contains_key(DELETED) {
+        return Ok(Some(Stored { version, fields: None }));
+    }
+    let types: HashMap<String, String> =
+        hash.remove(TYPES).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let visible = hash.into_iter().filter(|(name, _)| !name.starts_with('_'));
+    let fields = visible.map(|(name, text)| {
+        let value = match types.get(&name).map(String::as_str) {
+            Some("json") => serde_json::from_str(&text).map_or(Value::Null, |v| json::from_json(v, &any_but_time())),
+            Some("time") => json::from_json(Json::String(text), &Kind::timestamp()),
+            Some(_) => Value::from(text),
+            None => from_text(&text, &field_kind(kind, &name)),
+        };
+        (name.into(), value)
+    });
+    Ok(Some(Stored { version, fields: Some(fields.collect()) }))
+}
+
+fn to_text(value: &Value) -> Option<String> {
+    match json::to_json(value) {
+        Json::Null => None,
+        Json::String(text) => Some(text),
+        other => Some(other.to_string()),
+    }
+}
+
+fn from_text(text: &str, kind: &Kind) -> Value {
+    if kind.contains_timestamp() {
+        return json::from_json(text.into(), kind);
+    }
+    match serde_json::from_str(text) {
+        Ok(value) if !kind.contains_bytes() => json::from_json(value, kind),
+        _ => Value::from(text),
+    }
+}
+
+fn reading(value: &Value) -> &'static str {
+    match value {
+        Value::Timestamp(_) => "time",
+        Value::Bytes(_) | Value::String(_) | Value::Regex(_) => "text",
+        _ => "json",
+    }
+}
+
+/// Whether text of this field can be read in more than one way.
+fn is_ambiguous(kind: &Kind) -> bool {
+    let json = kind.contains_integer() || kind.contains_float() || kind.contains_boolean();
+    let json = json || kind.contains_array() || kind.contains_object();
+    let ways = [json, kind.contains_timestamp(), kind.contains_bytes() || kind.contains_regex()];
+    ways.into_iter().filter(|way| *way).count() != 1
+}
+
+fn any_but_time() -> Kind {
+    let mut kind = Kind::json();
+    kind.remove_timestamp();
+    kind
+}
+
+fn field_kind(document: &Kind, name: &str) -> Kind {
+    let fields = document.as_object();
+    fields.and_then(|c| c.known().get(&name.into()).cloned()).unwrap_or_else(Kind::any)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::expr::Collection;
+
+    fn round_trip(document: &Object, kind: &Kind) -> Object {
+        let mut hash: HashMap<_, _> = to_hash(Some(document), kind).into_iter().collect();
+        hash.insert(SEQ.into(), "7".into());
+        let stored = from_hash(hash, kind).unwrap().unwrap();
+        assert_eq!(stored.version, 7);
+        stored.fields.unwrap()
+    }
+
+    fn object(json: Json, kind: &Kind) -> Object {
+        match json::from_json(json, kind) {
+            Value::Object(map) => map,
+            other => panic!("not an object: {other}"),
+        }
+    }
+
+    #[test]
+    fn typed_fields_come_back_as_they_were_and_are_plain_text() {
+        let kind = Kind::object(
+            Collection::empty()
+                .with_known("n", Kind::integer())
+                .with_known("at", Kind::timestamp())
+                .with_known("ok", Kind::boolean())
+                .with_known("code", Kind::bytes())
+                .with_known("list", Kind::array(Collection::from_unknown(Kind::bytes()))),
+        );
+        let json = serde_json::json!({
+            "n": 9_007_199_254_740_993_i64, "at": "2026-11-21T05:00:00.123456Z", "ok": true, "code": "007", "list": ["1", "ä"]
+        });
+        let document = object(json, &kind);
+        assert_eq!(round_trip(&document, &kind), document);
+        let hash: HashMap<_, _> = to_hash(Some(&document), &kind).into_iter().collect();
+        assert_eq!(hash["n"], "9007199254740993");
+        assert_eq!(hash["at"], "2026-11-21T05:00:00.123456Z");
+        assert_eq!(hash["code"], "007");
+        assert_eq!(hash["list"], r#"["1","ä"]"#);
+        assert!(!hash.contains_key(TYPES));
+    }
+
+    #[test]
+    fn a_field_of_several_types_keeps_each() {
+        let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes().or_integer().or_timestamp()));
+        let time = json::from_json("2026-11-21T05:00:00Z".into(), &Kind::timestamp());
+        for value in [Value::from(5), Value::from("5"), Value::from("true"), Value::from("2026-11-21T05:00:00Z"), time]
+        {
+            let document = Object::from([("v".into(), value)]);
+            assert_eq!(round_trip(&document, &kind), document);
+        }
+    }
+
+    #[test]
+    fn null_is_no_field_and_an_empty_document_is_one() {
+        let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes().or_null()));
+        assert!(round_trip(&Object::from([("v".into(), Value::Null)]), &kind).is_empty());
+    }
+
+    #[test]
+    fn a_foreign_hash_is_refused() {
+        assert!(from_hash(HashMap::from([("a".into(), "b".into())]), &Kind::any()).is_err());
+    }
+}

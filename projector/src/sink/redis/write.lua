@@ -1,0 +1,17 @@
+-- Replaces one document if its version rises. KEYS: document, owner's marker.
+-- ARGV: generation, version, then fields and values (`_deleted` 1 for a tombstone).
+-- Answers 1 (written), 0 (stale), or the owner when it isn't `generation` ('' = nobody).
+local owner = redis.call('GET', KEYS[2])
+if owner ~= ARGV[1] then return owner or '' end
+
+-- Versions are compared as text, by length first: Lua's numbers are doubles and lose integers above 2^53.
+local stored, new = redis.call('HGET', KEYS[1], '_seq'), ARGV[2]
+if stored and (#stored > #new or (#stored == #new and stored >= new)) then return 0 end
+
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], '_seq', new)
+-- In pieces, because the number of arguments of a call is limited.
+for first = 3, #ARGV, 1000 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+end
+return 1
