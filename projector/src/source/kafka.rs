@@ -125,7 +125,7 @@ impl KafkaSource {
         if let Some(instance) = &config.instance_id {
             client.set("group.instance.id", format!("{instance}-{group}"));
         }
-        let context = Context { queue: queue.clone(), end_offsets: Mutex::default(), revocations: Mutex::default() };
+        let context = Context { queue: queue.clone(), end_offsets: Mutex::default(), revocations: Mutex::default(), leaving: AtomicBool::new(false) };
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
         consumer.subscribe(&[topic])?;
         let (rewinds, asked) = std::sync::mpsc::channel();
@@ -188,6 +188,8 @@ struct Context {
     end_offsets: Mutex<HashMap<Partition, i64>>,
     /// How often each partition was taken from us: a message in hand from before is then worth nothing.
     revocations: Mutex<HashMap<Partition, u64>>,
+    /// Nobody reads the queue any more: what comes last must not wait for it.
+    leaving: AtomicBool,
 }
 
 impl ClientContext for Context {
@@ -206,13 +208,23 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        // The last handle may be dropped on an async thread, where nothing may block.
+        if self.leaving.load(Ordering::Relaxed) {
+            if let Err(error) = consumer.unassign() {
+                tracing::debug!(%error, "leaving the group");
+            }
+            return;
+        }
         let partitions = partitions(list);
         let result = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 let (answer, offsets) = oneshot::channel();
                 // The reader asks the read store, for as long as that takes; without it reading can't begin anyway.
-                let asked = partitions.is_empty() || self.queue.blocking_send(Item::Assigned(partitions, answer)).is_ok();
+                let asked = self.queue.blocking_send(Item::Assigned(partitions, answer)).is_ok();
                 let offsets = if asked { offsets.blocking_recv().unwrap_or_default() } else { Vec::new() };
+                if offsets.len() < list.count() {
+                    tracing::error!(partitions = list.count(), "no offsets to start at: nothing of these partitions is read");
+                }
                 start_at(list, &offsets).and_then(|start| consumer.incremental_assign(&start))
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
@@ -300,13 +312,14 @@ fn poll(
         }
     }
     consumer.unsubscribe();
-    // Leaving runs the revocation, which drains the queue and commits what was handled.
+    // Leaving runs the revocation, which drains the queue; then what was handled is committed.
     let deadline = Instant::now() + DRAIN_DEADLINE;
     while Instant::now() < deadline && consumer.assignment().is_ok_and(|a| a.count() > 0) {
         if let Some(Err(error)) = consumer.poll(Duration::from_millis(20)) {
             tracing::debug!(%error, "leaving the group");
         }
     }
+    consumer.context().leaving.store(true, Ordering::Relaxed);
 }
 
 /// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.

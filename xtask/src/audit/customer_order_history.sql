@@ -18,6 +18,7 @@ cross join lateral (
     from (
         select row_number() over (order by i.position) as nth,
                jsonb_build_object(
+                   'item_id', i.item_id,
                    'product_id', i.product_id,
                    'name', i.product_name,
                    'price_cents', i.unit_price_cents,
