@@ -141,13 +141,19 @@ impl Stores {
     /// # Errors
     /// When ClickHouse refuses.
     pub async fn clickhouse(&self, statement: &str, data: Vec<u8>) -> Result<Vec<u8>> {
-        let parameters = [
+        let mut parameters = vec![
             ("database", self.database.as_str()),
             ("output_format_json_quote_64bit_integers", "0"),
             ("mutations_sync", "2"),
-            ("query", statement),
         ];
-        let answer = self.http.post(&self.clickhouse).query(&parameters).body(data).send().await?;
+        // an empty body isn't taken, so the statement is the body unless there is data
+        let body = if data.is_empty() {
+            statement.as_bytes().to_vec()
+        } else {
+            parameters.push(("query", statement));
+            data
+        };
+        let answer = self.http.post(&self.clickhouse).query(&parameters).body(body).send().await?;
         let status = answer.status();
         let body = answer.bytes().await?;
         ensure!(status.is_success(), "{statement}: {}", String::from_utf8_lossy(&body));
