@@ -125,7 +125,7 @@ impl KafkaSource {
         if let Some(instance) = &config.instance_id {
             client.set("group.instance.id", format!("{instance}-{group}"));
         }
-        let context = Context { queue: queue.clone(), end_offsets: Mutex::default(), revocations: Mutex::default(), leaving: AtomicBool::new(false) };
+        let context = Context { queue: Mutex::new(Some(queue.clone())), end_offsets: Mutex::default(), revocations: Mutex::default(), leaving: AtomicBool::new(false) };
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
         consumer.subscribe(&[topic])?;
         let (rewinds, asked) = std::sync::mpsc::channel();
@@ -184,7 +184,8 @@ pub fn partition_counts(config: &KafkaConfig, topics: &[String]) -> Result<BTree
 }
 
 struct Context {
-    queue: mpsc::Sender<Item>,
+    /// Taken away when the reading ends: handles on the consumer live longer, and the queue must end all the same.
+    queue: Mutex<Option<mpsc::Sender<Item>>>,
     end_offsets: Mutex<HashMap<Partition, i64>>,
     /// How often each partition was taken from us: a message in hand from before is then worth nothing.
     revocations: Mutex<HashMap<Partition, u64>>,
@@ -220,7 +221,7 @@ impl ConsumerContext for Context {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 let (answer, offsets) = oneshot::channel();
                 // The reader asks the read store, for as long as that takes; without it reading can't begin anyway.
-                let asked = self.queue.blocking_send(Item::Assigned(partitions, answer)).is_ok();
+                let asked = self.send(Item::Assigned(partitions, answer));
                 let offsets = if asked { offsets.blocking_recv().unwrap_or_default() } else { Vec::new() };
                 if offsets.len() < list.count() {
                     tracing::error!(partitions = list.count(), "no offsets to start at: nothing of these partitions is read");
@@ -240,6 +241,12 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
+    /// Whether the queue took it; blocks while it is full.
+    fn send(&self, item: Item) -> bool {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        queue.is_some_and(|queue| queue.blocking_send(item).is_ok())
+    }
+
     fn revocations(&self, item: &Item) -> u64 {
         let Item::Message(message) = item else { return 0 };
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner).get(&message.partition).copied().unwrap_or(0)
@@ -250,7 +257,7 @@ impl Context {
             *self.revocations.lock().unwrap_or_else(PoisonError::into_inner).entry(partition.clone()).or_default() += 1;
         }
         let (done, mut waiting) = oneshot::channel();
-        if partitions.is_empty() || self.queue.blocking_send(Item::Revoked(partitions, done)).is_err() {
+        if partitions.is_empty() || !self.send(Item::Revoked(partitions, done)) {
             return;
         }
         let deadline = Instant::now() + DRAIN_DEADLINE;
@@ -320,6 +327,7 @@ fn poll(
         }
     }
     consumer.context().leaving.store(true, Ordering::Relaxed);
+    *consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.
