@@ -16,7 +16,7 @@ use crate::{audit, containers, demo, load, services, stack, status, test};
 #[derive(Parser)]
 #[command(name = "dev", bin_name = "./dev", max_term_width = 110)]
 struct Cli {
-    /// Which instance: its state is in run/<NAME>. `test` uses other ports, so that both can run.
+    /// Which instance: its state is in `run/NAME`. `test` uses other ports, so that both can run.
     #[arg(long, global = true, env = "DEV_INSTANCE", default_value = "dev", value_name = "NAME")]
     instance: String,
     #[command(subcommand)]
