@@ -7,18 +7,12 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// ClickHouse's codes for what passes: memory, disk, too many parts or queries, time-outs, a read-only table, a shutdown.
-const PASSING: [&str; 9] = [
-    "(MEMORY_LIMIT",
-    "NOT_ENOUGH_SPACE",
-    "TOO_MANY_",
-    "TIMEOUT_EXCEEDED",
-    "READONLY",
-    "NETWORK_ERROR",
-    "SOCKET_TIMEOUT",
-    "ABORTED",
-    "CANNOT_WRITE",
-];
+/// The server's codes for content that it can't take: parse errors, types, ranges, nulls, constraints. Only these are ever an
+/// event's fault; a code that isn't known here is waited for.
+const CONTENT: [u32; 25] =
+    [6, 25, 26, 27, 32, 33, 38, 41, 53, 69, 70, 72, 117, 130, 131, 158, 321, 349, 376, 407, 441, 467, 469, 675, 691];
+/// Codes for a wrong set-up, which waiting doesn't mend: syntax, no such table, database, column or setting; access.
+const SETUP: [u32; 12] = [10, 16, 36, 47, 50, 60, 62, 81, 115, 192, 497, 516];
 
 #[derive(Clone)]
 pub(super) struct Client {
@@ -27,7 +21,7 @@ pub(super) struct Client {
 
 /// Why a statement failed.
 pub(super) enum Failure {
-    /// The server refused what was sent; its words.
+    /// The rows that it carried are to blame; the server's words.
     Refused(String),
     /// All else.
     Error(SinkError),
@@ -47,7 +41,13 @@ impl Client {
         let http = Http::default()
             .with_url(&urls.clickhouse_url)
             .with_database(&urls.clickhouse_database)
+            // An insert is answered when its rows are there, an answer begins when it is whole.
             .with_setting("async_insert", "0")
+            .with_setting("wait_end_of_query", "1")
+            // History reaches over more months than a block may have by default.
+            .with_setting("max_partitions_per_insert_block", "0")
+            .with_setting("input_format_null_as_default", "0")
+            .with_setting("input_format_skip_unknown_fields", "0")
             .with_setting("date_time_input_format", "best_effort")
             .with_setting("output_format_json_quote_64bit_integers", "0");
         Self { http }
@@ -75,14 +75,21 @@ impl Client {
     }
 }
 
-fn classify(error: &clickhouse::error::Error) -> Failure {
-    let reason = error.to_string();
-    match error {
-        clickhouse::error::Error::BadResponse(_) if !PASSING.iter().any(|code| reason.contains(code)) => {
-            Failure::Refused(reason)
-        }
-        _ => Failure::Error(unavailable(reason)),
+fn classify(error: &(dyn std::error::Error + 'static)) -> Failure {
+    let causes = std::iter::successors(error.source(), |e| e.source()).map(|e| format!(": {e}"));
+    let reason: String = std::iter::once(error.to_string()).chain(causes).collect::<String>().replace('\n', " ");
+    let said = reason.chars().take(500).collect();
+    match code(&reason) {
+        Some(code) if CONTENT.contains(&code) => Failure::Refused(said),
+        Some(code) if SETUP.contains(&code) => Failure::Error(broken(said)),
+        _ => Failure::Error(unavailable(said)),
     }
+}
+
+/// The code in `… Code: 27. DB::Exception: …`.
+fn code(reason: &str) -> Option<u32> {
+    let (_, rest) = reason.split_once("Code: ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn timed_out() -> Failure {
@@ -105,4 +112,22 @@ pub(super) fn quoted(name: &str) -> String {
 /// A text in quotes.
 pub(super) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(text: &str) -> Failure {
+        classify(&clickhouse::error::Error::BadResponse(text.into()))
+    }
+
+    #[test]
+    fn failures_are_sorted_by_whose_fault_they_are() {
+        assert!(matches!(failure("Code: 27. DB::Exception: Cannot parse input"), Failure::Refused(_)));
+        assert!(matches!(failure("Code: 60. DB::Exception: no table"), Failure::Error(SinkError::Broken { .. })));
+        let full = "Code: 252. DB::Exception: Too many parts";
+        assert!(matches!(failure(full), Failure::Error(SinkError::Unavailable { .. })));
+        assert!(matches!(failure("connection reset"), Failure::Error(SinkError::Unavailable { .. })));
+    }
 }

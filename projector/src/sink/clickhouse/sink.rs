@@ -1,7 +1,7 @@
 //! The sink.
 
 use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
-use super::columns::columns;
+use super::columns::{columns, is_nested, takes_null};
 use super::config::{Client, Failure, broken, quoted, text};
 use crate::apply::Progress;
 use crate::expr::json;
@@ -42,6 +42,33 @@ impl ClickhouseSink {
         format!("{}.{}", quoted(&self.database), quoted(name))
     }
 
+    fn fenced(&self, name: &str, owner: String) -> SinkError {
+        let owner = if owner.is_empty() { "somebody else".to_owned() } else { owner };
+        SinkError::Fenced {
+            place: format!("table {}", self.qualified(name)),
+            owner,
+            generation: self.generation.clone(),
+        }
+    }
+
+    /// That the table has all columns of this generation.
+    async fn check_columns(&self) -> Result<(), SinkError> {
+        let sql = format!(
+            "SELECT name FROM system.columns WHERE database = {} AND table = {}",
+            text(&self.database),
+            text(&self.table)
+        );
+        let there = self.client.rows(&sql).await?;
+        match self.columns.iter().find(|(name, _)| there.iter().all(|column| column["name"] != **name)) {
+            Some((missing, _)) => Err(broken(format!(
+                "table {} has no column `{missing}`: the projection was changed within its generation; drop the table and \
+                 start again to fill it anew",
+                self.qualified(&self.table)
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// A row as a line of JSON, or why it can't be one.
     fn line(&self, write: &Write) -> Result<String, String> {
         let wrong_key = || format!("`{}` is not a row's id, <event id>/<number>", write.key);
@@ -52,17 +79,30 @@ impl ClickhouseSink {
         if let Some(reason) = reserved_name(fields) {
             return Err(reason);
         }
-        let mut line = json::object_to_json(fields);
-        for (name, value) in &mut line {
+        let known = |name: &str| self.columns.iter().any(|(column, _)| column == name);
+        if let Some(name) = fields.keys().find(|name| !known(name)) {
+            return Err(format!("field `{name}` has no column"));
+        }
+        let mut line = serde_json::Map::with_capacity(self.columns.len() + 2);
+        for (name, sql_type) in &self.columns {
+            let mut value = fields.get(name.as_str()).map_or(Json::Null, json::to_json);
+            if value.is_null() && sql_type.starts_with("Array(") {
+                value = Json::Array(Vec::new());
+            }
+            // The server would take a number that is missing, or null, for 0.
+            if value.is_null() && !takes_null(sql_type) {
+                return Err(format!("`{name}` is missing, and its column, {sql_type}, can't be null"));
+            }
             // What has no column type of its own is kept as text.
-            if value.is_object() || value.is_array() {
-                *value = Json::String(value.to_string());
+            if (value.is_object() || value.is_array()) && !is_nested(sql_type) {
+                value = Json::String(value.to_string());
             }
             if name == &self.day
                 && let Some(day) = value.as_str().and_then(|s| s.get(..10))
             {
-                *value = Json::String(day.to_owned());
+                value = Json::String(day.to_owned());
             }
+            line.insert(name.clone(), value);
         }
         line.insert("_event_id".into(), event.to_string().into());
         line.insert("_row".into(), row.into());
@@ -76,11 +116,6 @@ impl ClickhouseSink {
             let lines: String = rows.iter().map(|(_, line)| format!("{line}\n")).collect();
             match self.client.insert(&self.qualified(&self.table), Bytes::from(lines)).await {
                 Ok(()) => rows.iter().for_each(|(i, _)| outcomes[*i] = Outcome::Written),
-                Err(Failure::Refused(reason))
-                    if reason.contains("UNKNOWN_TABLE") || reason.contains("UNKNOWN_DATABASE") =>
-                {
-                    return Err(broken(reason));
-                }
                 Err(Failure::Refused(reason)) => match rows.as_slice() {
                     [(i, _)] => outcomes[*i] = Outcome::Rejected(reason),
                     _ => {
@@ -127,17 +162,19 @@ impl Sink for ClickhouseSink {
             .first()
             .and_then(|row| row["comment"].as_str().map(str::to_owned))
             .unwrap_or_default();
-        if owner == self.generation {
-            return Ok(());
-        }
-        Err(SinkError::Fenced {
-            place: format!("table {}", self.qualified(&self.table)),
-            owner,
-            generation: self.generation.clone(),
-        })
+        if owner == self.generation { self.check_columns().await } else { Err(self.fenced(&self.table, owner)) }
     }
 
     async fn go_live(&self) -> Result<(), SinkError> {
+        let sql = format!(
+            "SELECT engine FROM system.tables WHERE database = {} AND name = {}",
+            text(&self.database),
+            text(&self.view)
+        );
+        // Replacing a view would also replace a table of that name.
+        if let Some(other) = self.client.rows(&sql).await?.iter().find(|row| row["engine"] != "View") {
+            return Err(self.fenced(&self.view, format!("somebody else ({})", other["engine"])));
+        }
         let columns: Vec<_> = self.columns.iter().map(|(name, _)| quoted(name)).collect();
         let (view, table) = (self.qualified(&self.view), self.qualified(&self.table));
         let sql = format!("CREATE OR REPLACE VIEW {view} AS SELECT {} FROM {table} FINAL", columns.join(", "));

@@ -29,12 +29,12 @@ impl Client {
     /// Calls; a server that is away or overloaded is an error, all else an answer.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Answer, SinkError> {
         let mut headers = HeaderMap::new();
-        let kind = if path.ends_with("_bulk") { "application/x-ndjson" } else { "application/json" };
+        let kind = if path.contains("/_bulk") { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let sent = self.transport.send(method, path, headers, None::<&()>, body, Some(TIMEOUT)).await;
-        let response = sent.map_err(|e| unavailable(e.to_string()))?;
+        let response = sent.map_err(|e| unavailable(with_causes(&e)))?;
         let status = response.status_code();
-        let text = response.text().await.map_err(|e| unavailable(e.to_string()))?;
+        let text = response.text().await.map_err(|e| unavailable(with_causes(&e)))?;
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(unavailable(format!("{path}: {status} {}", shorten(&text))));
         }
@@ -63,6 +63,11 @@ pub(super) fn unavailable(reason: String) -> SinkError {
 
 pub(super) fn broken(reason: String) -> SinkError {
     SinkError::Broken { store: "elasticsearch", reason }
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source()).map(|e| format!(": {e}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
 }
 
 fn shorten(text: &str) -> String {

@@ -30,11 +30,18 @@ fn field(kind: &Kind) -> Json {
         Shape::Float => json!({"type": "double"}),
         Shape::Boolean => json!({"type": "boolean"}),
         Shape::Time => json!({"type": "date"}),
+        // Fields that aren't known can't be mapped: such an object is stored, but not searched.
+        Shape::Object(fields) if fields.unknown_kind().contains_any_defined() => opaque(),
         Shape::Object(_) => json!({"properties": properties(kind)}),
         // An array of a type is mapped as the type.
         Shape::List(items) => field(&items),
-        Shape::Mixed => json!({"type": "object", "enabled": false}),
+        Shape::Mixed => opaque(),
     }
+}
+
+/// Takes any JSON, and doesn't look into it.
+fn opaque() -> Json {
+    json!({"type": "object", "enabled": false})
 }
 
 fn refine(properties: &mut Map<String, Json>, steps: &[&str], refinement: &Json) {

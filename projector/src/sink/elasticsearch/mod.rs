@@ -4,8 +4,9 @@
 //! | index | what |
 //! |---|---|
 //! | `<read model>-g<n>` | the documents; the mapping is strict, inferred from the programs, and names its generation in `_meta` |
+//! | `<read model>-g<n>-write` | an alias through which the sink writes, and only through it: so a lost index isn't made anew, without its mapping, by the next write |
 //! | `<read model>` | the alias of the live generation |
-//! | `projector-progress` | one document a partition, `<generation>/<topic>/<partition>`, holding the progress as text |
+//! | `projector-progress` | one document a partition, `<generation>/<topic>/<partition>`, holding the progress as text; written through `projector-progress-write` |
 //!
 //! A document's version is the server's own, of type `external`: the server refuses a write whose version isn't above the one
 //! it holds, also that of a tombstone, a document with `_deleted: true` alone.

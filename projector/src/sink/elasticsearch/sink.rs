@@ -49,7 +49,7 @@ impl ElasticsearchSink {
 
     /// Sends one bulk request; gives an outcome for each of its items.
     async fn bulk(&self, body: Vec<u8>) -> Result<Vec<Outcome>, SinkError> {
-        let path = format!("/{}/_bulk", self.index);
+        let path = format!("/{}/_bulk?require_alias=true", write_alias(&self.index));
         let answer = self.client.call(Method::Post, &path, Some(body)).await?;
         if answer.status >= 300 {
             return Err(answer.refused(&path));
@@ -77,6 +77,39 @@ impl ElasticsearchSink {
         let there = answer.body["error"]["type"] == "resource_already_exists_exception";
         if answer.status < 300 || there { Ok(()) } else { Err(answer.refused(&path)) }
     }
+
+    /// Lets an index be written to.
+    async fn open_for_writing(&self, index: &str) -> Result<(), SinkError> {
+        let actions = json!({"actions": [{"add": {"index": index, "alias": write_alias(index)}}]});
+        self.client.expect(Method::Post, "/_aliases", Some(&actions)).await.map(drop)
+    }
+
+    /// The answers of a `_mget`, one for each id; an id that can't be one is none of the index's.
+    async fn mget(&self, index: &str, ids: &[String]) -> Result<Vec<Json>, SinkError> {
+        let is_id = |id: &&String| !id.is_empty() && id.len() <= KEY_BYTES_MAX;
+        let asked: Vec<&String> = ids.iter().filter(is_id).collect();
+        if asked.is_empty() {
+            return Ok(vec![Json::Null; ids.len()]);
+        }
+        let path = format!("/{index}/_mget");
+        let mut found = self.client.expect(Method::Post, &path, Some(&json!({"ids": asked}))).await?;
+        let Json::Array(docs) = found["docs"].take() else { return Err(unavailable(format!("{path}: no documents"))) };
+        if docs.len() != asked.len() {
+            return Err(unavailable(format!("{path}: {} answers to {} ids", docs.len(), asked.len())));
+        }
+        if let Some(error) = docs.iter().map(|doc| &doc["error"]).find(|error| error.is_object()) {
+            // A shard that is about to come back is no reason to stop; a lost index is.
+            let lost = error["type"] == "index_not_found_exception";
+            let reason = format!("{path}: {error}");
+            return Err(if lost {
+                broken(format!("{reason}; start again to fill it anew"))
+            } else {
+                unavailable(reason)
+            });
+        }
+        let mut docs = docs.into_iter();
+        Ok(ids.iter().map(|id| if is_id(&id) { docs.next().unwrap_or_default() } else { Json::Null }).collect())
+    }
 }
 
 #[async_trait]
@@ -88,7 +121,8 @@ impl Sink for ElasticsearchSink {
         let found = self.client.expect(Method::Get, &format!("/{}/_mapping", self.index), None).await?;
         let owner = found[&self.index]["mappings"]["_meta"]["generation"].as_str().unwrap_or("somebody else");
         if owner == self.index {
-            return Ok(());
+            self.open_for_writing(&self.index).await?;
+            return self.open_for_writing(PROGRESS_INDEX).await;
         }
         Err(SinkError::Fenced {
             place: format!("index {}", self.index),
@@ -112,19 +146,7 @@ impl Sink for ElasticsearchSink {
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
         let mut documents = Vec::with_capacity(keys.len());
         for keys in keys.chunks(LOAD_MAX) {
-            // An id that is too long was never stored, and asking for it would fail the whole call.
-            let ids: Vec<_> = keys
-                .iter()
-                .map(|key| if key.len() > KEY_BYTES_MAX { "" } else { key })
-                .map(|id| json!({"_id": id}))
-                .collect();
-            let body = json!({"docs": ids});
-            let found = self.client.expect(Method::Post, &format!("/{}/_mget", self.index), Some(&body)).await?;
-            let docs = found["docs"].as_array().filter(|docs| docs.len() == keys.len());
-            let docs = docs.ok_or_else(|| broken("_mget: not one answer a key".to_owned()))?;
-            for doc in docs {
-                documents.push(self.stored(doc)?);
-            }
+            documents.extend(self.mget(&self.index, keys).await?.into_iter().map(|doc| self.stored(doc)));
         }
         Ok(documents)
     }
@@ -153,7 +175,10 @@ impl Sink for ElasticsearchSink {
     }
 
     async fn refresh(&self) -> Result<(), SinkError> {
-        self.client.expect(Method::Post, &format!("/{}/_refresh", self.index), None).await.map(drop)
+        let path = format!("/{}/_refresh", self.index);
+        let answer = self.client.expect(Method::Post, &path, None).await?;
+        let whole = answer["_shards"]["failed"] == 0;
+        if whole { Ok(()) } else { Err(unavailable(format!("{path}: {}", answer["_shards"]))) }
     }
 
     fn needs_refresh(&self) -> bool {
@@ -161,14 +186,8 @@ impl Sink for ElasticsearchSink {
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
         let ids: Vec<_> = partitions.iter().map(|p| self.progress_id(p)).collect();
-        let found =
-            self.client.expect(Method::Post, &format!("/{PROGRESS_INDEX}/_mget"), Some(&json!({"ids": ids}))).await?;
-        let docs = found["docs"].as_array().filter(|docs| docs.len() == partitions.len());
-        let docs = docs.ok_or_else(|| broken("_mget: not one answer a partition".to_owned()))?;
+        let docs = self.mget(PROGRESS_INDEX, &ids).await?;
         let read = |doc: &Json| match doc["_source"]["progress"].as_str() {
             Some(text) => {
                 serde_json::from_str(text).map(Some).map_err(|e| broken(format!("{} isn't progress: {e}", doc["_id"])))
@@ -191,14 +210,16 @@ impl Sink for ElasticsearchSink {
                 json!({"progress": text})
             ));
         }
-        let path = format!("/{PROGRESS_INDEX}/_bulk");
+        let path = format!("/{}/_bulk?require_alias=true", write_alias(PROGRESS_INDEX));
         let answer = self.client.call(Method::Post, &path, Some(body.into_bytes())).await?;
-        if answer.status >= 300 || answer.body["errors"] != false {
-            return Err(if answer.status >= 300 {
-                answer.refused(&path)
-            } else {
-                unavailable(format!("{path}: {}", answer.body["items"]))
-            });
+        if answer.status >= 300 {
+            return Err(answer.refused(&path));
+        }
+        let items = answer.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for item in items {
+            if let Outcome::Rejected(reason) = outcome(&item["index"])? {
+                return Err(broken(format!("{path}: progress is refused: {reason}")));
+            }
         }
         Ok(())
     }
@@ -227,17 +248,17 @@ impl ElasticsearchSink {
         Ok(())
     }
 
-    fn stored(&self, doc: &Json) -> Result<Option<Stored>, SinkError> {
-        if doc["error"].is_object() {
-            return Err(broken(format!("_mget: {}", doc["error"])));
-        }
-        let (Some(version), Json::Object(source)) = (doc["_version"].as_i64(), &doc["_source"]) else {
-            return Ok(None);
-        };
-        let fields = (source.get("_deleted") != Some(&Json::Bool(true)))
-            .then(|| json::object_from_json(source.clone(), &self.document));
-        Ok(Some(Stored { version, fields }))
+    fn stored(&self, mut doc: Json) -> Option<Stored> {
+        let version = doc["_version"].as_i64()?;
+        let Json::Object(source) = doc["_source"].take() else { return None };
+        let deleted = source.get("_deleted") == Some(&Json::Bool(true));
+        let fields = (!deleted).then(|| json::object_from_json(source, &self.document));
+        Some(Stored { version, fields })
     }
+}
+
+fn write_alias(index: &str) -> String {
+    format!("{index}-write")
 }
 
 /// An item's outcome: the server says 200 to a bulk request with errors inside.
@@ -252,9 +273,11 @@ fn outcome(item: &Json) -> Result<Outcome, SinkError> {
     match item["status"].as_u64() {
         Some(200 | 201) => Ok(Outcome::Written),
         Some(409) => Ok(Outcome::Stale),
-        Some(429 | 500..) => Err(unavailable(reason())),
+        Some(408 | 429 | 500..) => Err(unavailable(reason())),
         Some(403) if reason().contains("block") => Err(unavailable(reason())),
         Some(400) => Ok(Outcome::Rejected(reason())),
+        // No such alias or index: no document's fault.
+        Some(404) => Err(broken(format!("{}: was the index removed? start again to fill it anew", reason()))),
         _ => Err(broken(format!("_bulk: {item}"))),
     }
 }
