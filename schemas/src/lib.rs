@@ -1,6 +1,6 @@
 //! The Avro schemas of all events, one file an event and version: loading, compatibility, registration.
 //!
-//! - [`load`] reads a folder and refuses a file whose name, folder and record don't say the same.
+//! - [`load()`] reads a folder and refuses a file whose name, folder and record don't say the same.
 //! - [`check`] holds the minors of a major to the registry's FULL_TRANSITIVE, and names the field that breaks it; it also
 //!   sees to it that personal fields say whose they are.
 //! - [`register`] brings the files to the registry, and [`ids`] asks it for the ids that writers put before each payload.
