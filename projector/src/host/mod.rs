@@ -4,9 +4,11 @@
 //! order, partition by partition. One owner a generation rather than one a partition, so that whatever the partitions have
 //! brought meanwhile goes to the store in one call; a partition that must stop doesn't stop the others.
 
+mod cache;
 mod lag;
 mod publisher;
 mod retry;
+mod saver;
 mod worker;
 
 use crate::apply::Partition;

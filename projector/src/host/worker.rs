@@ -1,14 +1,16 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
+use super::cache::Cache;
 use super::lag::LagHistogram;
 use super::publisher::Publisher;
 use super::retry::Backoff;
+use super::saver::Saver;
 use super::{HostError, behind, next_offset};
 use crate::apply::{Batch, Delivery, Event, Finished, Part, Partition, Progress};
 use crate::control::{Generation, HostStatus};
 use crate::event::{Decoder, Envelope};
-use crate::projection::Compiled;
-use crate::sink::{Sink, SinkError};
+use crate::projection::{Compiled, ReadModelKind};
+use crate::sink::{Outcome, Sink, SinkError, Stored, Write};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap};
@@ -105,6 +107,8 @@ pub(super) struct Worker {
     fault_delay: Duration,
     stop: CancellationToken,
     owned: BTreeMap<Partition, Owned>,
+    cache: Cache,
+    saver: Saver,
     /// Events written but not visible yet, where the store needs a refresh.
     invisible: Vec<DateTime<Utc>>,
     refreshing: Option<Refreshing>,
@@ -124,6 +128,7 @@ impl Worker {
         fault_delay: Duration,
         stop: CancellationToken,
     ) -> Self {
+        let (sink_for_saver, stop_for_saver) = (Arc::clone(&sink), stop.clone());
         Self {
             generation,
             compiled,
@@ -135,6 +140,8 @@ impl Worker {
             fault_delay,
             stop,
             owned: BTreeMap::new(),
+            cache: Cache::default(),
+            saver: Saver::new(sink_for_saver, stop_for_saver),
             invisible: Vec::new(),
             refreshing: None,
             next_refresh: Instant::now(),
@@ -150,11 +157,12 @@ impl Worker {
             tokio::select! {
                 item = items.recv() => match item {
                     Some(item) => self.take(item, &mut items).await?,
-                    None => return Ok(()),
+                    None => return self.save_all().await,
                 },
                 () = tokio::time::sleep_until(stopped.unwrap_or(far)), if stopped.is_some() => self.rewind_stopped(),
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
+                saved = self.saver.saved(), if self.saver.is_saving() => self.saved(&saved?),
             }
         }
     }
@@ -191,6 +199,8 @@ impl Worker {
             Item::Message(_) => {}
             Item::Assigned(partitions, answer) => self.assigned(partitions, answer).await?,
             Item::Revoked(partitions, done) => {
+                self.save_all().await?;
+                self.cache.clear();
                 for partition in &partitions {
                     self.owned.remove(partition);
                     self.stats.with(|s| s.next.remove(partition));
@@ -243,11 +253,9 @@ impl Worker {
             parts.push(Part { partition, progress, deliveries });
         }
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
+        let started = Instant::now();
         loop {
-            let keys = Arc::new(batch.keys());
-            let loaded = if keys.is_empty() { Vec::new() } else {
-                self.retry(|sink| { let keys = Arc::clone(&keys); Box::pin(async move { sink.load(&keys).await }) }).await?
-            };
+            let loaded = self.load(&batch.keys()).await?;
             let writes = Arc::new(batch.fold(loaded));
             if writes.is_empty() {
                 break;
@@ -255,22 +263,59 @@ impl Worker {
             if !self.fault_delay.is_zero() {
                 tokio::time::sleep(self.fault_delay).await;
             }
-            let outcomes = self.retry(|sink| { let writes = Arc::clone(&writes); Box::pin(async move { sink.write(&writes).await }) }).await?;
+            let outcomes = self
+                .retry(|sink| {
+                    let writes = Arc::clone(&writes);
+                    Box::pin(async move { sink.write(&writes).await })
+                })
+                .await?;
+            self.remember(&writes, &outcomes);
             batch.answered(outcomes);
             if batch.is_done() {
                 break;
             }
         }
-        self.settle(batch.finish()).await
+        tracing::debug!(generation = self.generation.id(), ms = started.elapsed().as_millis(), "batch written");
+        self.settle(batch.finish());
+        Ok(())
+    }
+
+    /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
+    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, HostError> {
+        let missing: Vec<String> = keys.iter().filter(|key| self.cache.get(key).is_none()).cloned().collect();
+        let mut loaded = Vec::new();
+        if !missing.is_empty() {
+            let missing = Arc::new(missing);
+            loaded = self
+                .retry(|sink| {
+                    let missing = Arc::clone(&missing);
+                    Box::pin(async move { sink.load(&missing).await })
+                })
+                .await?;
+        }
+        let mut loaded = loaded.into_iter();
+        Ok(keys.iter().map(|key| self.cache.get(key).cloned().or_else(|| loaded.next().flatten())).collect())
+    }
+
+    fn remember(&mut self, writes: &[Write], outcomes: &[Outcome]) {
+        if self.compiled.kind == ReadModelKind::Facts {
+            return;
+        }
+        for (write, outcome) in writes.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Written => self.cache.put(write.key.clone(), Stored { version: write.version, fields: write.fields.clone() }),
+                Outcome::Stale | Outcome::Rejected(_) => self.cache.forget(&write.key),
+            }
+        }
     }
 
     /// Saves and publishes what a batch came to.
-    async fn settle(&mut self, finished: Finished) -> Result<(), HostError> {
-        let progress = Arc::new(finished.progress);
-        self.retry(|sink| { let progress = Arc::clone(&progress); Box::pin(async move { sink.save_progress(&progress).await }) }).await?;
+    fn settle(&mut self, finished: Finished) {
+        let progress = finished.progress;
+        // Waiting queries may go on: the store has the documents. Kafka learns of it when the store has the progress too.
         self.publisher.publish(self.generation.generation_id, &progress);
-        for (partition, progress) in progress.iter() {
-            self.source.handled(partition, progress.next_offset);
+        self.saver.save(&progress);
+        for (partition, progress) in &progress {
             if let Some(owned) = self.owned.get_mut(partition) {
                 if progress.next_offset > owned.progress.next_offset {
                     owned.tries = 0;
@@ -293,7 +338,7 @@ impl Worker {
             s.duplicates += finished.duplicates;
             s.errors += finished.stops.len() as u64;
             s.last_error = finished.stops.first().map(|(p, stop)| format!("{}/{} stopped at {}: {}", p.topic, p.number, stop.offset, stop.reason));
-            for (partition, progress) in progress.iter() {
+            for (partition, progress) in &progress {
                 s.next.insert(partition.clone(), progress.next_offset);
             }
             if !needs_refresh {
@@ -302,6 +347,21 @@ impl Worker {
         });
         if needs_refresh {
             self.invisible.extend(finished.applied);
+        }
+    }
+
+    /// Tells Kafka what the read store knows to be handled.
+    fn saved(&self, saved: &[(Partition, Progress)]) {
+        for (partition, progress) in saved {
+            self.source.handled(partition, progress.next_offset);
+        }
+    }
+
+    /// Waits until all progress is saved.
+    async fn save_all(&mut self) -> Result<(), HostError> {
+        while self.saver.is_saving() {
+            let saved = self.saver.saved().await?;
+            self.saved(&saved);
         }
         Ok(())
     }

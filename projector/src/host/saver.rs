@@ -1,0 +1,68 @@
+//! Saves progress in the read store beside the next batch: what is saved is always behind what is written, never ahead, and
+//! after a crash the little that lies between is read again and refused by the documents' versions.
+
+use super::retry::Backoff;
+use crate::apply::{Partition, Progress};
+use crate::sink::{Sink, SinkError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Progress that is known to be saved.
+type Saved = Vec<(Partition, Progress)>;
+
+/// One save at a time; what comes meanwhile goes with the next, newest only.
+pub(super) struct Saver {
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+    waiting: BTreeMap<Partition, Progress>,
+    saving: Option<JoinHandle<Result<Saved, SinkError>>>,
+}
+
+impl Saver {
+    pub(super) fn new(sink: Arc<dyn Sink>, stop: CancellationToken) -> Self {
+        Self { sink, stop, waiting: BTreeMap::new(), saving: None }
+    }
+
+    /// Takes progress whose batch is written.
+    pub(super) fn save(&mut self, progress: &[(Partition, Progress)]) {
+        self.waiting.extend(progress.iter().cloned());
+        self.start();
+    }
+
+    /// Whether [`Saver::saved`] has something to wait for.
+    pub(super) fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
+    /// Waits for the save under way, and starts the next. Safe to drop and call again.
+    pub(super) async fn saved(&mut self) -> Result<Saved, SinkError> {
+        let Some(saving) = &mut self.saving else { return Ok(Saved::new()) };
+        let result = saving.await;
+        self.saving = None;
+        self.start();
+        result.unwrap_or_else(|e| Err(SinkError::Broken { store: "host", reason: format!("saving progress ended: {e}") }))
+    }
+
+    fn start(&mut self) {
+        if self.saving.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let progress: Saved = std::mem::take(&mut self.waiting).into_iter().collect();
+        let (sink, stop) = (Arc::clone(&self.sink), self.stop.clone());
+        self.saving = Some(tokio::spawn(async move {
+            let mut backoff = Backoff::default();
+            loop {
+                match sink.save_progress(&progress).await {
+                    Ok(()) => return Ok(progress),
+                    Err(error @ SinkError::Unavailable { .. }) if !stop.is_cancelled() => {
+                        tracing::debug!(%error, "progress not saved");
+                        tokio::time::sleep(backoff.next_pause()).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }));
+    }
+}
