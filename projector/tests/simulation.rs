@@ -115,7 +115,10 @@ fn event(dice: &mut Dice, loan: &str, sequence: i64, txid: u64, tx_min: u64, ora
     let id = Uuid::from_u64_pair(u64::try_from(sequence).unwrap(), dice.0);
     let days = i64::try_from(dice.below(30)).unwrap();
     let (event_type, data) = match sequence {
-        1 => ("Borrowed", Some(Value::Object(Object::from([("title".into(), "t".into()), ("days".into(), Value::Integer(days))])))),
+        1 => (
+            "Borrowed",
+            Some(Value::Object(Object::from([("title".into(), "t".into()), ("days".into(), Value::Integer(days))]))),
+        ),
         n if n % 4 == 3 => ("Inspected", None),
         _ => ("Renewed", Some(Value::Object(Object::from([("days".into(), Value::Integer(days))])))),
     };
@@ -289,7 +292,12 @@ fn compiled(text: &str) -> Arc<Compiled> {
 }
 
 /// Runs one seed to its end; says what is wrong with the documents.
-fn simulate(seed: u64, compiled: &Arc<Compiled>, fault: Fault, reached: &mut BTreeSet<&'static str>) -> Result<(), String> {
+fn simulate(
+    seed: u64,
+    compiled: &Arc<Compiled>,
+    fault: Fault,
+    reached: &mut BTreeSet<&'static str>,
+) -> Result<(), String> {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let world = world(&mut dice);
     let mut store = Store { unconditional: fault == Fault::UnconditionalWrites, ..Store::default() };
@@ -324,7 +332,8 @@ fn compare(oracle: &Oracle, store: &Store, facts: bool) -> Result<(), String> {
     }
     for (loan, (history, days)) in &oracle.loans {
         let fields = store.documents.get(loan).and_then(|d| d.fields.as_ref()).ok_or(format!("{loan} is missing"))?;
-        let stored: Vec<i64> = fields.get("history").unwrap().as_array().unwrap().iter().map(|v| v.as_integer().unwrap()).collect();
+        let stored: Vec<i64> =
+            fields.get("history").unwrap().as_array().unwrap().iter().map(|v| v.as_integer().unwrap()).collect();
         if stored != *history || fields.get("days") != Some(&Value::Integer(*days)) {
             return Err(format!("{loan}: expected {history:?} and {days}, found {fields:?}"));
         }

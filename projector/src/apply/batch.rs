@@ -118,7 +118,12 @@ impl Batch {
                     let key = event.envelope.reference.aggregate_id.to_string();
                     let at = *by_key.entry(key.clone()).or_insert(batch.documents.len());
                     if at == batch.documents.len() {
-                        batch.documents.push(Document { key, events: Vec::new(), stored: Stored::nothing(), open: true });
+                        batch.documents.push(Document {
+                            key,
+                            events: Vec::new(),
+                            stored: Stored::nothing(),
+                            open: true,
+                        });
                     }
                     batch.documents[at].events.push((p, i));
                 }
@@ -233,7 +238,9 @@ impl Batch {
     /// Folds one event into its document. `Ok(false)`: the document has it already.
     fn fold_one(&mut self, (p, i): Place, d: usize) -> Result<bool, String> {
         let Ok(event) = &self.parts[p].deliveries[i].event else { return Ok(false) };
-        let (Some(data), Some(program)) = (&event.data, self.compiled.program(&event.envelope.event_type)) else { return Ok(false) };
+        let (Some(data), Some(program)) = (&event.data, self.compiled.program(&event.envelope.event_type)) else {
+            return Ok(false);
+        };
         let document = &mut self.documents[d].stored;
         let sequence = event.envelope.reference.sequence;
         if sequence <= document.version {
@@ -261,7 +268,10 @@ impl Batch {
         for p in 0..self.parts.len() {
             for i in 0..self.seen[p].len() {
                 let Ok(event) = &self.parts[p].deliveries[i].event else { break };
-                let (Some(data), Some(program)) = (&event.data, self.compiled.program(&event.envelope.event_type)) else { continue };
+                let (Some(data), Some(program)) = (&event.data, self.compiled.program(&event.envelope.event_type))
+                else {
+                    continue;
+                };
                 if !ids.insert(event.envelope.id) {
                     continue;
                 }
@@ -296,7 +306,10 @@ impl Batch {
 
 fn describe(event: &Event, what: &str) -> String {
     let r = &event.envelope.reference;
-    format!("{} {} of {} {}: {what}", event.envelope.event_type, r.sequence, event.envelope.aggregate_type, r.aggregate_id)
+    format!(
+        "{} {} of {} {}: {what}",
+        event.envelope.event_type, r.sequence, event.envelope.aggregate_type, r.aggregate_id
+    )
 }
 
 fn order_broken(event: &Event, version: i64) -> String {
@@ -309,6 +322,9 @@ fn order_broken(event: &Event, version: i64) -> String {
 
 fn unknown_epoch(progress: &Progress, event: &Event) -> String {
     let known = progress.epoch.as_deref().unwrap_or("none");
-    let what = format!("epoch {} is not {known}: the write database was restored or failed over; an operator must accept it", event.envelope.reference.epoch);
+    let what = format!(
+        "epoch {} is not {known}: the write database was restored or failed over; an operator must accept it",
+        event.envelope.reference.epoch
+    );
     describe(event, &what)
 }

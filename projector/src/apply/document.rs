@@ -106,7 +106,9 @@ pub(super) fn rows(program: &Program, event: &Event, data: &Value) -> Result<Vec
         one => vec![one],
     };
     let row = |(number, value): (usize, Value)| match value {
-        Value::Object(fields) => Ok(Write { key: format!("{}/{number}", event.envelope.id), version: 0, fields: Some(fields) }),
+        Value::Object(fields) => {
+            Ok(Write { key: format!("{}/{number}", event.envelope.id), version: 0, fields: Some(fields) })
+        }
         other => Err(Poison::NotADocument(other.kind_str().to_owned())),
     };
     values.into_iter().enumerate().map(row).collect()

@@ -142,7 +142,8 @@ mod tests {
                 })
                 .collect();
             log.sort_unstable();
-            let log = log.into_iter().map(|(_, txid, tx_min)| event(txid, tx_min, &format!("a{}", txid % 5), 1)).collect();
+            let log =
+                log.into_iter().map(|(_, txid, tx_min)| event(txid, tx_min, &format!("a{}", txid % 5), 1)).collect();
             (log, resent)
         })
     }

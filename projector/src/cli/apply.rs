@@ -32,7 +32,8 @@ pub(super) async fn run(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
     let Some(all) = check::load(&args.paths, &catalog)? else { return Ok(ExitCode::FAILURE) };
     let control = Control::connect(&args.control.control_database_url).await?;
     let live = control.live().await?;
-    let changed: Vec<_> = all.iter().filter(|(compiled, _)| needs_rebuild(compiled, &live)).map(|(_, source)| &*source.name).collect();
+    let changed: Vec<_> =
+        all.iter().filter(|(compiled, _)| needs_rebuild(compiled, &live)).map(|(_, source)| &*source.name).collect();
     anyhow::ensure!(
         changed.is_empty(),
         "{}: other documents than the live generation's, which only a rebuild can bring in; this release can't rebuild yet, so \

@@ -23,7 +23,13 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::load(&args.schemas.schemas)?;
     let Some(all) = load(&args.paths, &catalog)? else { return Ok(ExitCode::FAILURE) };
     for (compiled, source) in &all {
-        println!("{}: {} is right: {}, in {}", source.name, compiled.projection.name.value, compiled.kind.name(), compiled.projection.store.name());
+        println!(
+            "{}: {} is right: {}, in {}",
+            source.name,
+            compiled.projection.name.value,
+            compiled.kind.name(),
+            compiled.projection.store.name()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -43,7 +49,11 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<Optio
     let mut names = BTreeMap::new();
     for (compiled, source) in &all {
         if let Some(other) = names.insert(compiled.projection.name.value.clone(), source.name.clone()) {
-            anyhow::bail!("{other} and {} both declare the read model `{}`; rename one", source.name, compiled.projection.name.value);
+            anyhow::bail!(
+                "{other} and {} both declare the read model `{}`; rename one",
+                source.name,
+                compiled.projection.name.value
+            );
         }
     }
     if findings.is_empty() {
@@ -69,7 +79,11 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     files.sort();
-    anyhow::ensure!(!files.is_empty(), "no projection in {}: expected files that end in .yaml", paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "));
+    anyhow::ensure!(
+        !files.is_empty(),
+        "no projection in {}: expected files that end in .yaml",
+        paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    );
     Ok(files)
 }
 

@@ -84,7 +84,8 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
     runtime.block_on(async {
         match verb {
             Verb::Check(args) => check::run(&args),

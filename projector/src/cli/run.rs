@@ -38,7 +38,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let catalog = Arc::new(Catalog::load(&args.schemas.schemas)?);
     let decoder = Arc::new(Decoder::new(Arc::clone(&catalog), &args.schema_registry_url)?);
     let control = Control::connect(&args.control.control_database_url).await?;
-    let config = HostConfig { kafka: args.kafka, stores: args.stores, fault_delay: Duration::from_millis(args.fault_delay_ms) };
+    let config =
+        HostConfig { kafka: args.kafka, stores: args.stores, fault_delay: Duration::from_millis(args.fault_delay_ms) };
     let host = Host::start(control, catalog, decoder, &config).await?;
     anyhow::ensure!(!host.running().is_empty(), "no read model is live; `projector apply` first");
     let admin = ops::admin(args.admin_listen, &host).await?;

@@ -67,9 +67,19 @@ pub(super) async fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let mut read_models = Vec::new();
     for generation in control.live().await? {
         let (compiled, sink) = host::open(&generation, &catalog, &args.stores)?;
-        let documents = sink.count().await.inspect_err(|error| tracing::warn!(%error, generation = generation.id(), "can't count")).ok();
+        let documents = sink
+            .count()
+            .await
+            .inspect_err(|error| tracing::warn!(%error, generation = generation.id(), "can't count"))
+            .ok();
         let mine: Vec<_> = reports.iter().filter(|r| r.generation_id == generation.generation_id).collect();
-        read_models.push(read_model(&generation, &mine, compiled.projection.store.name(), compiled.kind.name(), documents)?);
+        read_models.push(read_model(
+            &generation,
+            &mine,
+            compiled.projection.store.name(),
+            compiled.kind.name(),
+            documents,
+        )?);
     }
     let status = Status { read_models };
     match args.output {
@@ -109,7 +119,12 @@ fn read_model(
         duplicates: reports.iter().map(|r| r.duplicates).sum(),
         errors: reports.iter().map(|r| r.errors).sum(),
         behind: reports.iter().filter(|r| r.updated_at > fresh).map(|r| r.behind).sum(),
-        lag_ms: Lag { p50: ms(lag.value_at_quantile(0.5)), p99: ms(lag.value_at_quantile(0.99)), max: ms(lag.max()), count: lag.len() },
+        lag_ms: Lag {
+            p50: ms(lag.value_at_quantile(0.5)),
+            p99: ms(lag.value_at_quantile(0.99)),
+            max: ms(lag.max()),
+            count: lag.len(),
+        },
         lag_histogram: STANDARD.encode(bytes),
         last_error: latest.and_then(|r| r.last_error.clone()),
         updated_at: latest.map(|r| crate::expr::json::time_text(&r.updated_at)),
@@ -119,13 +134,33 @@ fn read_model(
 fn print(status: &Status) {
     println!(
         "{:<26} {:<14} {:<7} {:>3} {:>10} {:>10} {:>10} {:>6} {:>7} {:>9} {:>9}",
-        "read model", "store", "kind", "gen", "documents", "events", "duplicates", "errors", "behind", "p50 ms", "p99 ms"
+        "read model",
+        "store",
+        "kind",
+        "gen",
+        "documents",
+        "events",
+        "duplicates",
+        "errors",
+        "behind",
+        "p50 ms",
+        "p99 ms"
     );
     for m in &status.read_models {
         let documents = m.documents.map_or_else(|| "?".to_owned(), |n| n.to_string());
         println!(
             "{:<26} {:<14} {:<7} {:>3} {:>10} {:>10} {:>10} {:>6} {:>7} {:>9.1} {:>9.1}",
-            m.name, m.store, m.kind, m.generation, documents, m.events_applied, m.duplicates, m.errors, m.behind, m.lag_ms.p50, m.lag_ms.p99
+            m.name,
+            m.store,
+            m.kind,
+            m.generation,
+            documents,
+            m.events_applied,
+            m.duplicates,
+            m.errors,
+            m.behind,
+            m.lag_ms.p50,
+            m.lag_ms.p99
         );
         if let Some(error) = &m.last_error {
             println!("  {error}");

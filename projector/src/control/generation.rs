@@ -60,7 +60,13 @@ impl Control {
              returning {COLUMNS}"
         );
         let query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
-        Ok(query.bind(read_model).bind(fingerprint).bind(config).bind(sqlx::types::Json(topics)).fetch_one(self.pool()).await?)
+        Ok(query
+            .bind(read_model)
+            .bind(fingerprint)
+            .bind(config)
+            .bind(sqlx::types::Json(topics))
+            .fetch_one(self.pool())
+            .await?)
     }
 
     /// Replaces a generation's file by one of the same fingerprint: other queries, other prose.

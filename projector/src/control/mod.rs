@@ -52,7 +52,11 @@ impl Control {
             // Progress is a copy and status is soon replaced: neither is worth a disk flush.
             .options([("synchronous_commit", "off")])
             .log_statements(tracing::log::LevelFilter::Trace);
-        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options)
+            .await?;
         sqlx::migrate!("src/control/migrations").run(&pool).await?;
         Ok(Self { pool })
     }

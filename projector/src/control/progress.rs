@@ -50,6 +50,9 @@ impl Control {
                 .bind(generation_id)
                 .fetch_all(self.pool())
                 .await?;
-        Ok(rows.into_iter().map(|(topic, number, Json(progress))| (Partition { topic: topic.into(), number }, progress)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(topic, number, Json(progress))| (Partition { topic: topic.into(), number }, progress))
+            .collect())
     }
 }

@@ -97,7 +97,9 @@ impl Shape {
             Self::Timestamp(_) | Self::Date => Kind::timestamp(),
             Self::Array(items) => Kind::array(Collection::from_unknown(items.kind())),
             Self::Map(values) => Kind::object(Collection::from_unknown(values.kind())),
-            Self::Union(branches) => branches.iter().map(Self::kind).reduce(|a, b| a.union(b)).unwrap_or_else(Kind::never),
+            Self::Union(branches) => {
+                branches.iter().map(Self::kind).reduce(|a, b| a.union(b)).unwrap_or_else(Kind::never)
+            }
             Self::Record(fields, defaults) => {
                 let known = fields.iter().map(|(name, shape)| (name.as_str().into(), shape.kind()));
                 let added = defaults.iter().map(|(name, value)| (name.as_str().into(), Kind::from(value)));
@@ -141,7 +143,8 @@ impl Shape {
             Self::Fixed(size) => Value::Bytes(bytes::Bytes::copy_from_slice(take(rest, *size, "a fixed")?)),
             Self::Timestamp(units) => Value::Timestamp(timestamp(long(rest)?, *units)?),
             Self::Date => {
-                let day = DateTime::UNIX_EPOCH.checked_add_signed(Duration::try_days(long(rest)?).ok_or(AvroError::Invalid("date"))?);
+                let day = DateTime::UNIX_EPOCH
+                    .checked_add_signed(Duration::try_days(long(rest)?).ok_or(AvroError::Invalid("date"))?);
                 Value::Timestamp(day.ok_or(AvroError::Invalid("date"))?)
             }
             Self::Enum(symbols) => {
@@ -163,7 +166,8 @@ impl Shape {
             Self::Map(items) => {
                 let mut map = Object::new();
                 blocks(rest, |rest| {
-                    let key = std::str::from_utf8(length_prefixed(rest, "a map's key")?).map_err(|_| AvroError::Invalid("UTF-8 in a map's key"))?;
+                    let key = std::str::from_utf8(length_prefixed(rest, "a map's key")?)
+                        .map_err(|_| AvroError::Invalid("UTF-8 in a map's key"))?;
                     map.insert(key.into(), items.take(rest)?);
                     Ok(())
                 })?;
@@ -282,7 +286,8 @@ fn fill(shape: &mut Shape, reader: &Schema, names: &NamesRef<'_>) -> Result<(), 
                     continue;
                 }
                 let default = field.default.clone();
-                let default = default.ok_or_else(|| AvroError::Schema(format!("field `{}` was added without a default", field.name)))?;
+                let default = default
+                    .ok_or_else(|| AvroError::Schema(format!("field `{}` was added without a default", field.name)))?;
                 let kind = self::shape(&field.schema, names, 0)?.kind();
                 defaults.push((field.name.as_str().into(), json::from_json(default, &kind)));
             }
@@ -318,7 +323,9 @@ mod tests {
     fn encoded(n: i64, note: Option<String>, skus: &[String]) -> (Shape, Vec<u8>) {
         let schema = Schema::parse_str(SCHEMA).unwrap();
         let note = note.map_or(Avro::Union(0, Box::new(Avro::Null)), |t| Avro::Union(1, Box::new(Avro::String(t))));
-        let line = |sku: &String| Avro::Record(vec![("sku".into(), Avro::String(sku.clone())), ("quantity".into(), Avro::Int(2))]);
+        let line = |sku: &String| {
+            Avro::Record(vec![("sku".into(), Avro::String(sku.clone())), ("quantity".into(), Avro::Int(2))])
+        };
         let datum = Avro::Record(vec![
             ("id".into(), Avro::Uuid(uuid::Uuid::nil())),
             ("n".into(), Avro::Long(n)),
@@ -341,8 +348,12 @@ mod tests {
     #[test]
     fn fields_that_a_newer_schema_adds_have_their_default() {
         let (_, bytes) = encoded(1, None, &["a".into()]);
-        let newer = SCHEMA.replace(r#"{"name": "n","#, r#"{"name": "colour", "type": "string", "default": "red"}, {"name": "n","#);
-        let newer = newer.replace(r#"{"name": "sku","#, r#"{"name": "weight", "type": ["null", "long"], "default": null}, {"name": "sku","#);
+        let newer = SCHEMA
+            .replace(r#"{"name": "n","#, r#"{"name": "colour", "type": "string", "default": "red"}, {"name": "n","#);
+        let newer = newer.replace(
+            r#"{"name": "sku","#,
+            r#"{"name": "weight", "type": ["null", "long"], "default": null}, {"name": "sku","#,
+        );
         let (writer, reader) = (Schema::parse_str(SCHEMA).unwrap(), Schema::parse_str(&newer).unwrap());
         let value = Shape::resolve(&writer, &reader).unwrap().read(&bytes).unwrap();
         assert_eq!(value.get(vrl::path!("colour")), Some(&Value::from("red")));

@@ -76,7 +76,11 @@ impl Catalog {
     pub fn load(folder: &Path) -> Result<Self, CatalogError> {
         let mut catalog = Self::default();
         for file in schemas::load(folder)? {
-            let shape = Shape::new(&file.schema).map_err(|error| CatalogError::Shape { event: file.event.clone(), version: file.major, error })?;
+            let shape = Shape::new(&file.schema).map_err(|error| CatalogError::Shape {
+                event: file.event.clone(),
+                version: file.major,
+                error,
+            })?;
             // Files come by rising version, so the last of a major is what its readers know.
             catalog.readers.insert((file.event.clone(), file.major), file.schema.clone());
             let newest = EventType { aggregate_type: file.aggregate.clone(), version: file.major, kind: shape.kind() };
@@ -86,7 +90,10 @@ impl Catalog {
             }
         }
         catalog.load_upcasters(&folder.join("upcasters"))?;
-        let stuck = catalog.readers.keys().find(|key| catalog.newest[&key.0].version > key.1 && !catalog.upcasters.contains_key(key));
+        let stuck = catalog
+            .readers
+            .keys()
+            .find(|key| catalog.newest[&key.0].version > key.1 && !catalog.upcasters.contains_key(key));
         match stuck {
             Some((event, from)) => Err(CatalogError::NoUpcaster { event: event.clone(), from: *from }),
             None => Ok(catalog),
@@ -124,7 +131,9 @@ impl Catalog {
             let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
             let file: UpcasterFile = serde_saphyr::from_str(&text).map_err(|e| fail(e.to_string()))?;
             let kind = |version: u32| {
-                let schema = self.reader(&file.event, version).ok_or_else(|| fail(format!("{} has no version {version}", file.event)))?;
+                let schema = self
+                    .reader(&file.event, version)
+                    .ok_or_else(|| fail(format!("{} has no version {version}", file.event)))?;
                 Shape::new(schema).map(|s| s.kind()).map_err(|e| fail(e.to_string()))
             };
             let known = self.event(&file.event).is_some_and(|e| e.aggregate_type == file.aggregate);

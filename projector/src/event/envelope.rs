@@ -67,8 +67,14 @@ impl Envelope {
             let bytes = header(name).ok_or(EnvelopeError::Missing(name))?;
             std::str::from_utf8(bytes).map_err(|_| malformed(name, bytes, "UTF-8 text"))
         };
-        let number = |name| text(name)?.parse::<u64>().map_err(|_| malformed(name, header(name).unwrap_or_default(), "a whole number"));
-        let key = key.ok_or(EnvelopeError::Malformed { what: "the key", found: String::new(), expected: "the aggregate's id" })?;
+        let number = |name| {
+            text(name)?.parse::<u64>().map_err(|_| malformed(name, header(name).unwrap_or_default(), "a whole number"))
+        };
+        let key = key.ok_or(EnvelopeError::Malformed {
+            what: "the key",
+            found: String::new(),
+            expected: "the aggregate's id",
+        })?;
         let aggregate_id = std::str::from_utf8(key).map_err(|_| malformed("the key", key, "UTF-8 text"))?;
         let occurred_at = text("occurred_at")?;
         let sequence = number("sequence")?;
@@ -79,15 +85,17 @@ impl Envelope {
         Ok(Self {
             id: text("id")?.parse().map_err(|_| malformed("id", header("id").unwrap_or_default(), "a UUID"))?,
             event_type: text("event_type")?.into(),
-            schema_version: u32::try_from(number("schema_version")?)
-                .map_err(|_| malformed("schema_version", header("schema_version").unwrap_or_default(), "a small number"))?,
+            schema_version: u32::try_from(number("schema_version")?).map_err(|_| {
+                malformed("schema_version", header("schema_version").unwrap_or_default(), "a small number")
+            })?,
             aggregate_type: text("aggregate_type")?.into(),
             reference: EventRef {
                 epoch: text("epoch")?.into(),
                 txid,
                 tx_min,
                 aggregate_id: aggregate_id.into(),
-                sequence: i64::try_from(sequence).map_err(|_| malformed("sequence", sequence.to_string().as_bytes(), "at most 2^63 - 1"))?,
+                sequence: i64::try_from(sequence)
+                    .map_err(|_| malformed("sequence", sequence.to_string().as_bytes(), "at most 2^63 - 1"))?,
             },
             occurred_at: DateTime::parse_from_rfc3339(occurred_at)
                 .map_err(|_| malformed("occurred_at", occurred_at.as_bytes(), "an RFC 3339 time"))?
@@ -171,7 +179,9 @@ mod tests {
             let missing = read(&[(name, None)]).unwrap_err().to_string();
             assert!(missing.contains(&format!("`{name}`")), "{missing}");
         }
-        for (name, bad) in [("id", "7"), ("sequence", "-1"), ("txid", "x"), ("occurred_at", "yesterday"), ("tx_min", "901")] {
+        for (name, bad) in
+            [("id", "7"), ("sequence", "-1"), ("txid", "x"), ("occurred_at", "yesterday"), ("tx_min", "901")]
+        {
             let error = read(&[(name, Some(bad))]).unwrap_err().to_string();
             assert!(error.starts_with(name) && error.contains(bad), "{error}");
         }

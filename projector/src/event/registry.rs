@@ -91,9 +91,9 @@ impl Decoder {
 
     async fn fetch(&self, id: u32, event: &Envelope) -> Result<Arc<Shape>, DecodeError> {
         let unusable = |reason: String| DecodeError::Schema { id, reason };
-        let registered = get_schema_by_id(id, &self.registry).await.map_err(|e| {
-            if e.retriable { DecodeError::Registry(e.to_string()) } else { unusable(e.to_string()) }
-        })?;
+        let registered = get_schema_by_id(id, &self.registry)
+            .await
+            .map_err(|e| if e.retriable { DecodeError::Registry(e.to_string()) } else { unusable(e.to_string()) })?;
         let writer = Schema::parse_str(&registered.schema).map_err(|e| unusable(e.to_string()))?;
         let name = writer.name().map(|name| name.name().to_owned()).unwrap_or_default();
         if name != *event.event_type {

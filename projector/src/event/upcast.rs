@@ -39,11 +39,19 @@ impl Upcaster {
     ///
     /// # Errors
     /// The program's findings, and that its result isn't of type `to`, with the field.
-    pub fn new(compiler: &Compiler, source: &str, from: &Kind, to: &Kind, version: u32) -> Result<Self, Vec<Diagnostic>> {
+    pub fn new(
+        compiler: &Compiler,
+        source: &str,
+        from: &Kind,
+        to: &Kind,
+        version: u32,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let program = compiler.compile(source, from, &Kind::object(crate::expr::Collection::empty()))?;
         to.is_superset(program.document()).map_err(|path| {
             vec![Diagnostic {
-                message: format!("the result doesn't fit version {version}: `{path}` is missing, too much, or of another type"),
+                message: format!(
+                    "the result doesn't fit version {version}: `{path}` is missing, too much, or of another type"
+                ),
                 span: 0..source.trim_end().len().min(1),
                 label: "this program's result".into(),
                 help: Some(format!("set, convert or delete `{path}`; the target is {to}")),

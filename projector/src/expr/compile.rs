@@ -71,7 +71,8 @@ impl Compiler {
             .iter()
             .filter(|path| {
                 let kind = if path.prefix == PathPrefix::Metadata { event } else { document };
-                kind.at_path(&path.path).is_undefined() && !end.state.external.kind(path.prefix).contains_path(&path.path)
+                kind.at_path(&path.path).is_undefined()
+                    && !end.state.external.kind(path.prefix).contains_path(&path.path)
             })
             .map(|path| Diagnostic::unknown_field(source, &path.to_string()))
             .collect();
@@ -114,10 +115,12 @@ impl Program {
     pub fn run(&self, document: &mut Value, event: &mut Value) -> Result<Value, RunError> {
         let mut secrets = Secrets::new();
         let mut target = TargetValueRef { value: document, metadata: event, secrets: &mut secrets };
-        Runtime::default().resolve(&mut target, &self.inner, &TimeZone::Named(chrono_tz::UTC)).map_err(|stop| match stop {
-            Terminate::Abort(error) => RunError::Aborted(error.to_string()),
-            stop => RunError::Failed(stop.to_string()),
-        })
+        Runtime::default().resolve(&mut target, &self.inner, &TimeZone::Named(chrono_tz::UTC)).map_err(
+            |stop| match stop {
+                Terminate::Abort(error) => RunError::Aborted(error.to_string()),
+                stop => RunError::Failed(stop.to_string()),
+            },
+        )
     }
 
     /// Whether a run can stop with an error, so that the caller must keep the document as it was.
@@ -135,7 +138,10 @@ impl Diagnostic {
             message: format!("no type has the field `{path}`"),
             span,
             label: "this field doesn't exist".into(),
-            help: Some("check the spelling against the event's schema (`%data`) or the fields that the programs set (`.`)".into()),
+            help: Some(
+                "check the spelling against the event's schema (`%data`) or the fields that the programs set (`.`)"
+                    .into(),
+            ),
         }
     }
 }
@@ -151,7 +157,6 @@ impl From<&vrl::diagnostic::Diagnostic> for Diagnostic {
         }
     }
 }
-
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

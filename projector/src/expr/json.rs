@@ -64,7 +64,8 @@ pub fn object_from_json(map: serde_json::Map<String, Json>, kind: &Kind) -> Obje
     map.into_iter()
         .map(|(name, value)| {
             let key = super::KeyString::from(name);
-            let kind = fields.and_then(|c| c.known().get(&vrl::value::kind::Field::from(key.as_str()))).unwrap_or(&unknown);
+            let kind =
+                fields.and_then(|c| c.known().get(&vrl::value::kind::Field::from(key.as_str()))).unwrap_or(&unknown);
             let value = from_json(value, kind);
             (key, value)
         })

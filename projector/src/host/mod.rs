@@ -69,8 +69,13 @@ pub enum HostError {
 ///
 /// # Errors
 /// [`HostError`].
-pub fn open(generation: &Generation, catalog: &Catalog, urls: &StoreUrls) -> Result<(Compiled, Arc<dyn Sink>), HostError> {
-    let source = Source { name: format!("{} (as applied)", generation.id()).into(), text: generation.config.as_str().into() };
+pub fn open(
+    generation: &Generation,
+    catalog: &Catalog,
+    urls: &StoreUrls,
+) -> Result<(Compiled, Arc<dyn Sink>), HostError> {
+    let source =
+        Source { name: format!("{} (as applied)", generation.id()).into(), text: generation.config.as_str().into() };
     let compiled = Compiled::new(&source, catalog)
         .map_err(|findings| HostError::Projection { generation: generation.id(), findings })?;
     let place = Place {
@@ -106,7 +111,12 @@ impl Host {
     ///
     /// # Errors
     /// The first generation that can't run; none runs then.
-    pub async fn start(control: Control, catalog: Arc<Catalog>, decoder: Arc<Decoder>, config: &HostConfig) -> Result<Self, HostError> {
+    pub async fn start(
+        control: Control,
+        catalog: Arc<Catalog>,
+        decoder: Arc<Decoder>,
+        config: &HostConfig,
+    ) -> Result<Self, HostError> {
         let mut host = Self {
             id: Uuid::now_v7(),
             running: Vec::new(),
@@ -116,8 +126,18 @@ impl Host {
         };
         for generation in host.control.live().await? {
             let (compiled, sink) = open(&generation, &catalog, &config.stores)?;
-            let (source, items) = KafkaSource::start(&config.kafka, &format!("projector.{}", generation.id()), &compiled.topic(), QUEUE_CAPACITY)?;
-            tracing::info!(generation = generation.id(), kind = compiled.kind.name(), store = compiled.projection.store.name(), "running");
+            let (source, items) = KafkaSource::start(
+                &config.kafka,
+                &format!("projector.{}", generation.id()),
+                &compiled.topic(),
+                QUEUE_CAPACITY,
+            )?;
+            tracing::info!(
+                generation = generation.id(),
+                kind = compiled.kind.name(),
+                store = compiled.projection.store.name(),
+                "running"
+            );
             let stats = Arc::new(Stats::default());
             let worker = worker::Worker::new(
                 generation.clone(),
@@ -168,7 +188,10 @@ impl Host {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(error))) => result = Err(error),
                 Ok(Err(_)) => result = Err(HostError::Died(id)),
-                Err(_) => tracing::warn!(generation = id, "didn't come to rest in time; what is left is done again, harmlessly, by the next owner"),
+                Err(_) => tracing::warn!(
+                    generation = id,
+                    "didn't come to rest in time; what is left is done again, harmlessly, by the next owner"
+                ),
             }
         }
         self.stop.cancel();

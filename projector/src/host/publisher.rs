@@ -45,7 +45,8 @@ impl Publisher {
     /// Writes what has moved so far. A failed write is made up for by the next: progress only grows.
     pub(super) async fn flush(&self) {
         let moved = self.take();
-        let rows: Vec<_> = moved.into_iter().map(|((generation, partition), progress)| (generation, partition, progress)).collect();
+        let rows: Vec<_> =
+            moved.into_iter().map(|((generation, partition), progress)| (generation, partition, progress)).collect();
         if rows.is_empty() {
             return;
         }

@@ -42,7 +42,8 @@ impl Saver {
         let result = saving.await;
         self.saving = None;
         self.start();
-        result.unwrap_or_else(|e| Err(SinkError::Broken { store: "host", reason: format!("saving progress ended: {e}") }))
+        result
+            .unwrap_or_else(|e| Err(SinkError::Broken { store: "host", reason: format!("saving progress ended: {e}") }))
     }
 
     fn start(&mut self) {

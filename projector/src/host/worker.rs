@@ -27,7 +27,8 @@ const BATCH_MAX: usize = 500;
 /// How long writes to a store with refreshes may stay invisible to those who don't wait.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again.
-const STOPPED_RETRY: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(30)];
+const STOPPED_RETRY: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(30)];
 
 /// What a generation has done since it was started here.
 #[derive(Debug, Default)]
@@ -152,7 +153,11 @@ impl Worker {
     pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<(), HostError> {
         self.retry(|sink| Box::pin(async move { sink.prepare().await })).await?;
         loop {
-            let stopped = self.owned.values().filter_map(|o| o.stopped.as_ref().filter(|s| !s.rewinding).map(|s| s.retry_at)).min();
+            let stopped = self
+                .owned
+                .values()
+                .filter_map(|o| o.stopped.as_ref().filter(|s| !s.rewinding).map(|s| s.retry_at))
+                .min();
             let far = Instant::now() + Duration::from_secs(3600);
             tokio::select! {
                 item = items.recv() => match item {
@@ -191,7 +196,9 @@ impl Worker {
 
     /// Whether a message is for us: of a partition that we own and that goes on, and not handled yet.
     fn is_wanted(&self, message: &Message) -> bool {
-        self.owned.get(&message.partition).is_some_and(|o| o.stopped.is_none() && message.offset >= o.progress.next_offset)
+        self.owned
+            .get(&message.partition)
+            .is_some_and(|o| o.stopped.is_none() && message.offset >= o.progress.next_offset)
     }
 
     async fn turn(&mut self, item: Item) -> Result<(), HostError> {
@@ -217,7 +224,11 @@ impl Worker {
         Ok(())
     }
 
-    async fn assigned(&mut self, partitions: Vec<Partition>, answer: oneshot::Sender<Vec<i64>>) -> Result<(), HostError> {
+    async fn assigned(
+        &mut self,
+        partitions: Vec<Partition>,
+        answer: oneshot::Sender<Vec<i64>>,
+    ) -> Result<(), HostError> {
         let asked = Arc::new(partitions.clone());
         let saved = self
             .retry(|sink| {
@@ -227,7 +238,11 @@ impl Worker {
             .await?;
         let offsets = saved.iter().map(|p| next_offset(p.as_ref())).collect();
         tracing::info!(generation = self.generation.id(), partitions = partitions.len(), "assigned");
-        let now: Vec<_> = partitions.into_iter().zip(saved).map(|(partition, progress)| (partition, progress.unwrap_or_default())).collect();
+        let now: Vec<_> = partitions
+            .into_iter()
+            .zip(saved)
+            .map(|(partition, progress)| (partition, progress.unwrap_or_default()))
+            .collect();
         self.publisher.publish(self.generation.generation_id, &now);
         for (partition, progress) in now {
             self.stats.with(|s| s.next.insert(partition.clone(), progress.next_offset));
@@ -303,7 +318,9 @@ impl Worker {
         }
         for (write, outcome) in writes.iter().zip(outcomes) {
             match outcome {
-                Outcome::Written => self.cache.put(write.key.clone(), Stored { version: write.version, fields: write.fields.clone() }),
+                Outcome::Written => {
+                    self.cache.put(write.key.clone(), Stored { version: write.version, fields: write.fields.clone() })
+                }
                 Outcome::Stale | Outcome::Rejected(_) => self.cache.forget(&write.key),
             }
         }
@@ -337,7 +354,10 @@ impl Worker {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
             s.errors += finished.stops.len() as u64;
-            s.last_error = finished.stops.first().map(|(p, stop)| format!("{}/{} stopped at {}: {}", p.topic, p.number, stop.offset, stop.reason));
+            s.last_error = finished
+                .stops
+                .first()
+                .map(|(p, stop)| format!("{}/{} stopped at {}: {}", p.topic, p.number, stop.offset, stop.reason));
             for (partition, progress) in &progress {
                 s.next.insert(partition.clone(), progress.next_offset);
             }
@@ -367,7 +387,8 @@ impl Worker {
     }
 
     async fn read(&self, message: &Message) -> Result<Event, String> {
-        let envelope = Envelope::read(message.key.as_deref(), |name| message.header(name)).map_err(|e| e.to_string())?;
+        let envelope =
+            Envelope::read(message.key.as_deref(), |name| message.header(name)).map_err(|e| e.to_string())?;
         if self.compiled.program(&envelope.event_type).is_none() {
             return Ok(Event { envelope, data: None });
         }

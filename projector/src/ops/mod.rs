@@ -14,15 +14,19 @@ use tokio::task::JoinHandle;
 /// # Errors
 /// When the address can't be listened on.
 pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandle<()>> {
-    let stats: Arc<Vec<(String, i32, Arc<Stats>)>> =
-        Arc::new(host.running().iter().map(|r| (r.generation.read_model.clone(), r.generation.generation, Arc::clone(&r.stats))).collect());
+    let stats: Arc<Vec<(String, i32, Arc<Stats>)>> = Arc::new(
+        host.running()
+            .iter()
+            .map(|r| (r.generation.read_model.clone(), r.generation.generation, Arc::clone(&r.stats)))
+            .collect(),
+    );
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
         .route("/health/ready", get(|| async { "ready" }))
         .route("/metrics", get(move || async move { metrics(&stats) }));
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|e| std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen")))?;
+    let listener = TcpListener::bind(listen).await.map_err(|e| {
+        std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
+    })?;
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "admin server ended");

@@ -44,7 +44,7 @@ pub struct Compiled {
     pub aggregate_type: String,
     /// The type of a document, or of a row.
     pub document: Kind,
-    programs: BTreeMap<Arc<str>, Program>,
+    programs: Programs,
 }
 
 impl Compiled {
@@ -58,7 +58,12 @@ impl Compiled {
             Ok(text) => Source { name, text: text.into() },
             Err(error) => {
                 let source = Source { name, text: "".into() };
-                return Err(vec![Finding::at(&source, serde_saphyr::Location::UNKNOWN, error.to_string(), "name a file that can be read")]);
+                return Err(vec![Finding::at(
+                    &source,
+                    serde_saphyr::Location::UNKNOWN,
+                    error.to_string(),
+                    "name a file that can be read",
+                )]);
             }
         };
         Ok((Self::new(&source, catalog)?, source))
@@ -81,7 +86,8 @@ impl Compiled {
         let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.as_str()).collect();
         aggregates.sort_unstable();
         aggregates.dedup();
-        let kind = if matches!(projection.store, Store::Clickhouse(_)) { ReadModelKind::Facts } else { ReadModelKind::Entity };
+        let kind =
+            if matches!(projection.store, Store::Clickhouse(_)) { ReadModelKind::Facts } else { ReadModelKind::Entity };
         if aggregates.len() > 1 {
             findings.push(Finding::at(
                 source,
@@ -92,7 +98,12 @@ impl Compiled {
         }
         let (Some(aggregate_type), true) = (aggregates.first(), findings.is_empty()) else {
             if findings.is_empty() {
-                findings.push(Finding::at(source, projection.name.defined, "no event feeds this read model", "name at least one under `on:`"));
+                findings.push(Finding::at(
+                    source,
+                    projection.name.defined,
+                    "no event feeds this read model",
+                    "name at least one under `on:`",
+                ));
             }
             return Err(findings);
         };
@@ -128,6 +139,7 @@ impl Compiled {
     }
 }
 
+type Programs = BTreeMap<Arc<str>, Program>;
 type Events<'a> = BTreeMap<&'a str, (&'a crate::event::EventType, Kind, &'a Spanned<String>)>;
 
 /// Compiles all programs until the document's type no longer widens: what one event sets, another may find or not find.
@@ -136,7 +148,7 @@ fn infer(
     source: &Source,
     kind: ReadModelKind,
     events: &Events<'_>,
-) -> Result<(BTreeMap<Arc<str>, Program>, Kind), Vec<Finding>> {
+) -> Result<(Programs, Kind), Vec<Finding>> {
     let nothing = Kind::object(Collection::empty());
     let mut before = nothing.clone();
     let mut document = None;
@@ -149,7 +161,11 @@ fn infer(
                 Err(found) => findings.extend(found.iter().map(|d| Finding::in_program(source, program, d))),
             }
         }
-        let after = programs.values().map(|p| p.document().clone()).reduce(|a, b| a.union(b)).unwrap_or_else(|| nothing.clone());
+        let after = programs
+            .values()
+            .map(|p| p.document().clone())
+            .reduce(|a, b| a.union(b))
+            .unwrap_or_else(|| nothing.clone());
         // A row starts empty each time; a document starts as any program may have left it.
         let next = if kind == ReadModelKind::Facts { nothing.clone() } else { after.union(nothing.clone()) };
         let settled = next == before && document.as_ref() == Some(&after);
@@ -164,14 +180,26 @@ fn infer(
         document = Some(after);
     }
     let (_, _, program) = events.values().next().ok_or_else(Vec::new)?;
-    Err(vec![Finding::at(source, program.defined, "the document's type doesn't settle", "a program nests the document in itself")])
+    Err(vec![Finding::at(
+        source,
+        program.defined,
+        "the document's type doesn't settle",
+        "a program nests the document in itself",
+    )])
 }
 
 fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {
     let good = name.value.starts_with(|c: char| c.is_ascii_lowercase())
         && name.value.len() <= 48
         && name.value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    let found = || Finding::at(source, name.defined, format!("`{}` can't name a read model", name.value), "use a-z, 0-9 and _, a letter first, at most 48");
+    let found = || {
+        Finding::at(
+            source,
+            name.defined,
+            format!("`{}` can't name a read model", name.value),
+            "use a-z, 0-9 and _, a letter first, at most 48",
+        )
+    };
     if good { Vec::new() } else { vec![found()] }
 }
 
@@ -190,7 +218,12 @@ fn check_day(source: &Source, name: &Spanned<String>, day: &str, document: &Kind
 
 fn unknown_event(source: &Source, name: &str, program: &Spanned<String>, catalog: &Catalog) -> Finding {
     let near = catalog.names().min_by_key(|known| distance(known, name)).unwrap_or("none");
-    Finding::at(source, program.defined, format!("no schema has the event `{name}`"), format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event"))
+    Finding::at(
+        source,
+        program.defined,
+        format!("no schema has the event `{name}`"),
+        format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event"),
+    )
 }
 
 /// Letters that two names don't share, roughly: enough to guess a slip.

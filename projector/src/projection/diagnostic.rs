@@ -30,7 +30,13 @@ impl Finding {
     pub(crate) fn at(source: &Source, location: Location, message: impl Into<String>, help: impl Into<String>) -> Self {
         let start = offset(&source.text, location);
         let end = source.text[start..].find(['\n', ':', ' ']).map_or(source.text.len(), |n| start + n.max(1));
-        Self { source: source.clone(), span: start..end, message: message.into(), label: "here".into(), help: Some(help.into()) }
+        Self {
+            source: source.clone(),
+            span: start..end,
+            message: message.into(),
+            label: "here".into(),
+            help: Some(help.into()),
+        }
     }
 
     /// A finding inside a program that stands at `program` in the file.

@@ -105,7 +105,12 @@ impl KafkaSource {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn start(config: &KafkaConfig, group: &str, topic: &str, capacity: usize) -> Result<(Self, mpsc::Receiver<Item>), SourceError> {
+    pub fn start(
+        config: &KafkaConfig,
+        group: &str,
+        topic: &str,
+        capacity: usize,
+    ) -> Result<(Self, mpsc::Receiver<Item>), SourceError> {
         let (queue, items) = mpsc::channel(capacity);
         let mut client = ClientConfig::new();
         client
@@ -125,13 +130,20 @@ impl KafkaSource {
         if let Some(instance) = &config.instance_id {
             client.set("group.instance.id", format!("{instance}-{group}"));
         }
-        let context = Context { queue: Mutex::new(Some(queue.clone())), end_offsets: Mutex::default(), revocations: Mutex::default(), leaving: AtomicBool::new(false) };
+        let context = Context {
+            queue: Mutex::new(Some(queue.clone())),
+            end_offsets: Mutex::default(),
+            revocations: Mutex::default(),
+            leaving: AtomicBool::new(false),
+        };
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
         consumer.subscribe(&[topic])?;
         let (rewinds, asked) = std::sync::mpsc::channel();
         let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default() };
         let stop = Arc::clone(&source.stop);
-        std::thread::Builder::new().name(format!("kafka-{group}")).spawn(move || poll(&consumer, &queue, &asked, &stop))?;
+        std::thread::Builder::new()
+            .name(format!("kafka-{group}"))
+            .spawn(move || poll(&consumer, &queue, &asked, &stop))?;
         Ok((source, items))
     }
 
@@ -224,7 +236,10 @@ impl ConsumerContext for Context {
                 let asked = self.send(Item::Assigned(partitions, answer));
                 let offsets = if asked { offsets.blocking_recv().unwrap_or_default() } else { Vec::new() };
                 if offsets.len() < list.count() {
-                    tracing::error!(partitions = list.count(), "no offsets to start at: nothing of these partitions is read");
+                    tracing::error!(
+                        partitions = list.count(),
+                        "no offsets to start at: nothing of these partitions is read"
+                    );
                 }
                 start_at(list, &offsets).and_then(|start| consumer.incremental_assign(&start))
             }
@@ -305,7 +320,9 @@ fn poll(
             Some(Err(error)) => tracing::warn!(%error, "kafka"),
             Some(Ok(message)) => {
                 let headers = message.headers().map(|all| {
-                    all.iter().map(|h| (h.key.to_owned(), Bytes::copy_from_slice(h.value.unwrap_or_default()))).collect()
+                    all.iter()
+                        .map(|h| (h.key.to_owned(), Bytes::copy_from_slice(h.value.unwrap_or_default())))
+                        .collect()
                 });
                 let item = Item::Message(Message {
                     partition: Partition { topic: message.topic().into(), number: message.partition() },
@@ -348,7 +365,12 @@ fn push(consumer: &BaseConsumer<Context>, queue: &mpsc::Sender<Item>, stop: &Ato
         if paused {
             if let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) {
                 // A partition that was assigned meanwhile isn't paused: read its message again later.
-                let again = consumer.seek(message.topic(), message.partition(), Offset::Offset(message.offset()), Duration::from_secs(1));
+                let again = consumer.seek(
+                    message.topic(),
+                    message.partition(),
+                    Offset::Offset(message.offset()),
+                    Duration::from_secs(1),
+                );
                 if let Err(error) = again {
                     tracing::warn!(%error, "can't put a message back");
                 }
