@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::binary;
+use crate::{binary, var};
 
 static SERVICES: OnceCell<()> = OnceCell::const_new();
 
@@ -17,8 +17,20 @@ static SERVICES: OnceCell<()> = OnceCell::const_new();
 /// When a service doesn't start; the message names its log.
 pub async fn services_up() -> Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    SERVICES.get_or_try_init(|| run("xtask", &["services", "up"])).await?;
+    SERVICES
+        .get_or_try_init(async || if all_ready().await? { Ok(()) } else { run("xtask", &["services", "up"]).await })
+        .await?;
     Ok(())
+}
+
+async fn all_ready() -> Result<bool> {
+    for service in ["COMMAND_API_URL", "PROJECTOR_ADMIN_URL", "QUERY_URL"] {
+        let answer = reqwest::get(format!("{}/health/ready", var(service)?)).await;
+        if !answer.is_ok_and(|answer| answer.status().is_success()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Runs one of the project's binaries to its end.
