@@ -79,6 +79,7 @@ async fn they_are_there_although_the_projector_is_held_back() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
 async fn a_version_that_does_not_exist_is_not_made_up() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let shop = Shop::open().await?;
     let order = shop.place().await?;
     let path = format!("/orders/{}", order.order_id);
