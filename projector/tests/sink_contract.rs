@@ -25,6 +25,11 @@ fn urls() -> StoreUrls {
     }
 }
 
+/// Runs a store's steps apart, so that a failed assertion doesn't keep what they made from being removed.
+async fn apart(steps: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    tokio::spawn(steps).await.context("the steps panicked").flatten()
+}
+
 fn run_name() -> String {
     format!("contract_{}", Uuid::new_v4().simple())
 }
@@ -258,8 +263,10 @@ async fn redis_keeps_the_contract() -> Result<()> {
     let name = run_name();
     let prefix = format!("{name}[*]:");
     let store = Store::Redis(RedisStore { prefix: prefix.clone(), database: 0 });
-    let sink = open(&store, place(&name, 1), &urls())?;
-    let result = redis_steps(&name, &prefix, &store, sink.as_ref()).await;
+    let result = {
+        let name = name.clone();
+        apart(async move { redis_steps(&name, &prefix, &store).await }).await
+    };
 
     let mut connection = redis::Client::open(urls().redis_url)?.get_multiplexed_async_connection().await?;
     let keys: Vec<String> = redis::cmd("KEYS").arg(format!("*{name}*")).query_async(&mut connection).await?;
@@ -269,7 +276,9 @@ async fn redis_keeps_the_contract() -> Result<()> {
     result
 }
 
-async fn redis_steps(name: &str, prefix: &str, store: &Store, sink: &dyn Sink) -> Result<()> {
+async fn redis_steps(name: &str, prefix: &str, store: &Store) -> Result<()> {
+    let sink = open(store, place(name, 1), &urls())?;
+    let sink = sink.as_ref();
     documents(sink).await?;
     speed("redis", sink, order).await?;
     fenced(open(store, place(name, 2), &urls())?.prepare().await);
@@ -305,7 +314,10 @@ async fn redis_steps(name: &str, prefix: &str, store: &Store, sink: &dyn Sink) -
 async fn elasticsearch_keeps_the_contract() -> Result<()> {
     install_tls();
     let name = run_name();
-    let result = elasticsearch_steps(&name).await;
+    let result = {
+        let name = name.clone();
+        apart(async move { elasticsearch_steps(&name).await }).await
+    };
     let (client, url) = (reqwest::Client::new(), urls().elasticsearch_url);
     for index in [format!("{name}-g1"), format!("{name}-g3")] {
         client.delete(format!("{url}/{index}")).send().await?;
@@ -389,7 +401,10 @@ fn row(event: Uuid, number: u16, day: &str, amount: i64) -> Write {
 async fn clickhouse_keeps_the_contract() -> Result<()> {
     install_tls();
     let name = run_name();
-    let result = clickhouse_steps(&name).await;
+    let result = {
+        let name = name.clone();
+        apart(async move { clickhouse_steps(&name).await }).await
+    };
     let database = urls().clickhouse_database;
     for what in [format!("VIEW IF EXISTS {database}.{name}"), format!("TABLE IF EXISTS {database}.{name}_g1")] {
         clickhouse(&format!("DROP {what}")).await?;

@@ -1,8 +1,8 @@
 //! Where read models live. One folder a store, the same file names in each; this file is the contract that all keep.
 //!
 //! # The contract
-//! A [`Sink`] is one generation's place in one store: an index, a table, a key space. The host calls it from one task, one
-//! call at a time:
+//! A [`Sink`] is one generation's place in one store: an index, a table, a key space. Loads and writes come one at a time;
+//! refreshes, saves and counts may run beside them:
 //!
 //! 1. [`Sink::prepare`] once, before anything else: creates the place, or finds that it is there and belongs to this generation.
 //! 2. [`Sink::load_progress`] when partitions are assigned, to learn where to go on.

@@ -48,9 +48,13 @@ impl ElasticsearchSink {
     }
 
     /// Sends one bulk request; gives an outcome for each of its items.
-    async fn bulk(&self, body: Vec<u8>) -> Result<Vec<Outcome>, SinkError> {
+    async fn bulk(&self, body: Vec<u8>, items: usize) -> Result<Vec<Outcome>, SinkError> {
+        let bytes = body.len();
         let path = format!("/{}/_bulk?require_alias=true", write_alias(&self.index));
         let answer = self.client.call(Method::Post, &path, Some(body)).await?;
+        if answer.status == 413 && items == 1 {
+            return Ok(vec![Outcome::Rejected(format!("{bytes} bytes are more than the server takes"))]);
+        }
         if answer.status >= 300 {
             return Err(answer.refused(&path));
         }
@@ -238,7 +242,7 @@ impl ElasticsearchSink {
         sent: &mut Vec<usize>,
         outcomes: &mut [Outcome],
     ) -> Result<(), SinkError> {
-        let answers = self.bulk(std::mem::take(body)).await?;
+        let answers = self.bulk(std::mem::take(body), sent.len()).await?;
         if answers.len() != sent.len() {
             return Err(broken(format!("_bulk: {} answers to {} writes", answers.len(), sent.len())));
         }
@@ -279,5 +283,25 @@ fn outcome(item: &Json) -> Result<Outcome, SinkError> {
         // No such alias or index: no document's fault.
         Some(404) => Err(broken(format!("{}: was the index removed? start again to fill it anew", reason()))),
         _ => Err(broken(format!("_bulk: {item}"))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_has_its_meaning() {
+        let item = |status: u16, kind: &str| json!({"status": status, "error": {"type": kind, "reason": "r"}});
+        assert_eq!(outcome(&json!({"status": 201})).unwrap(), Outcome::Written);
+        assert_eq!(outcome(&item(409, "version_conflict_engine_exception")).unwrap(), Outcome::Stale);
+        assert_eq!(outcome(&item(400, "mapper")).unwrap(), Outcome::Rejected("mapper: r".into()));
+        let overloaded =
+            [item(429, "rejected_execution"), item(503, "unavailable_shards"), item(403, "cluster_block_exception")];
+        for item in overloaded {
+            assert!(matches!(outcome(&item), Err(SinkError::Unavailable { .. })), "{item}");
+        }
+        assert!(matches!(outcome(&item(404, "index_not_found_exception")), Err(SinkError::Broken { .. })));
     }
 }
