@@ -310,6 +310,7 @@ fn fill(shape: &mut Shape, reader: &Schema, names: &NamesRef<'_>) -> Result<(), 
 mod tests {
     use super::*;
     use apache_avro::types::Value as Avro;
+    use apache_avro::writer::datum::GenericDatumWriter;
     use proptest::prelude::*;
 
     const SCHEMA: &str = r#"{"type": "record", "name": "E", "namespace": "t", "fields": [
@@ -333,7 +334,8 @@ mod tests {
             ("at".into(), Avro::TimestampMicros(1_779_530_400_123_456)),
             ("lines".into(), Avro::Array(skus.iter().map(line).collect())),
         ]);
-        (Shape::new(&schema).unwrap(), apache_avro::to_avro_datum(&schema, datum).unwrap())
+        let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+        (Shape::new(&schema).unwrap(), writer.write_value_to_vec(datum).unwrap())
     }
 
     #[test]

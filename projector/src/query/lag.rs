@@ -19,8 +19,8 @@ pub(crate) struct LagMeter {
 }
 
 impl LagMeter {
-    /// The lag in ms after these reports of the generation's hosts: 0 when no message waits; else the 99th percentile of
-    /// what became visible since the last look; when nothing did, the time since anything moved. `None` when no host has
+    /// The lag in ms after these reports of the generation's hosts: the 99th percentile of what became visible since the
+    /// last look; when nothing did, 0 if no message waits, else the time since anything moved. `None` when no host has
     /// reported lately: the lag isn't known.
     pub(crate) fn observe(&mut self, reports: &[&HostStatus], now: DateTime<Utc>) -> Option<u64> {
         let fresh: Vec<_> = reports.iter().filter(|r| now - r.updated_at < FRESH).collect();
@@ -32,11 +32,8 @@ impl LagMeter {
         if behind == 0 || !lags_us.is_empty() {
             self.moved_at = Some(now);
         }
-        if behind == 0 {
-            return Some(0);
-        }
-        let stuck_ms = || (now - *self.moved_at.get_or_insert(now)).num_milliseconds().unsigned_abs();
-        Some(lags_us.into_iter().max().map_or_else(stuck_ms, |us| us / 1_000))
+        let idle_ms = || (now - *self.moved_at.get_or_insert(now)).num_milliseconds().unsigned_abs();
+        Some(lags_us.into_iter().max().map_or_else(idle_ms, |us| us / 1_000))
     }
 
     /// The 99th percentile in µs of what a host applied since its last report; none if it applied nothing.
@@ -78,7 +75,9 @@ mod tests {
     fn lag_is_of_now_not_of_all_time() {
         let (mut meter, now) = (LagMeter::default(), Utc::now());
         let later = |seconds| now + TimeDelta::seconds(seconds);
-        assert_eq!(meter.observe(&[&report(&[900_000], 0, now)], now), Some(0), "nothing waits");
+        let lag = meter.observe(&[&report(&[900_000], 0, now)], now).unwrap();
+        assert!((900..=901).contains(&lag), "{lag}");
+        assert_eq!(meter.observe(&[&report(&[900_000], 0, now)], now), Some(0), "nothing waits, nothing came");
         let lag = meter.observe(&[&report(&[900_000, 20_000], 3, later(1))], later(1)).unwrap();
         assert!((20..=21).contains(&lag), "{lag}: the slow one was before");
         assert_eq!(meter.observe(&[&report(&[900_000, 20_000], 3, later(4))], later(4)), Some(3_000), "nothing moves");
