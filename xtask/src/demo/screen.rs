@@ -77,7 +77,7 @@ impl Run<'_> {
         let instance = self.instance;
         let (command, query) = (instance.http(Port::CommandApi), instance.http(Port::Query));
         writeln!(out, "\nTry next")?;
-        if let Some(Sample { order_id, customer_id, sequence_number, consistency_token }) = &self.load.sample {
+        if let Some(Sample { order_id, customer_id, sequence_number, consistency_token, .. }) = &self.load.sample {
             writeln!(out, "  # an order of this run, from Redis; then its customer's orders, from the search engine")?;
             writeln!(out, "  curl -s '{query}/orders/{order_id}?min_seq={sequence_number}'")?;
             writeln!(
@@ -85,7 +85,7 @@ impl Run<'_> {
                 "  curl -s '{query}/customers/{customer_id}/orders?size=5' -H 'Consistency-Token: {consistency_token}'"
             )?;
             writeln!(out, "  redis-cli -p {} hgetall order:{order_id}", instance.port(Port::Redis))?;
-            writeln!(out, "  # cancel it (refused if it was shipped), and see the revenue of its day change")?;
+            writeln!(out, "  # cancel it, and see the revenue of its day change")?;
             writeln!(
                 out,
                 "  curl -s -X POST {command}/orders/{order_id}/cancel -H 'Content-Type: application/json' -d '{{\"reason\":\"just trying\"}}'"
@@ -98,7 +98,7 @@ impl Run<'_> {
         writeln!(out, "  # the stores themselves")?;
         writeln!(
             out,
-            "  curl -s '{}/customer_order_history/_search?q=customer_name:Ada&size=1'",
+            "  curl -s '{}/customer_order_history/_search?q=products.name:chocolate&size=1&pretty'",
             instance.http(Port::Search)
         )?;
         writeln!(

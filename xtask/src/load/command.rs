@@ -32,10 +32,12 @@ pub(super) struct Command {
     customer_id: String,
     /// Of a placing; the others are made from what went before.
     place: Value,
+    /// Whether it is all that happens to its order.
+    alone: bool,
 }
 
 impl Command {
-    pub(super) fn new(step: &Step, input: &Input, catalogue: &Catalogue) -> Self {
+    pub(super) fn new(step: &Step, alone: bool, input: &Input, catalogue: &Catalogue) -> Self {
         let order = &input.orders[step.order];
         let customer_id = catalogue.customer_ids[order.customer].clone();
         let place = if step.action == Action::Place {
@@ -44,7 +46,7 @@ impl Command {
         } else {
             Value::Null
         };
-        Self { action: step.action.clone(), customer_id, place }
+        Self { action: step.action.clone(), customer_id, place, alone }
     }
 
     /// Waits for the step before, sends, and measures from `due`, the slot in the schedule.
@@ -103,6 +105,7 @@ impl Command {
             customer_id: self.customer_id.clone(),
             sequence_number: answer["sequence_number"].as_i64()?,
             consistency_token: answer["consistency_token"].as_str()?.to_owned(),
+            stays_pending: self.alone,
         })
     }
 }

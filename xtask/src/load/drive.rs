@@ -33,6 +33,9 @@ pub(super) async fn open_loop(
     // the receiver of each order's latest step
     let mut chains: Vec<Option<oneshot::Receiver<Handover>>> = input.orders.iter().map(|_| None).collect();
 
+    let mut steps_of = vec![0_u32; input.orders.len()];
+    steps.iter().for_each(|step| steps_of[step.order] += 1);
+
     let start = Instant::now();
     let dispatch = async {
         for (slot, step) in steps.iter().enumerate() {
@@ -43,7 +46,7 @@ pub(super) async fn open_loop(
             };
             let (done, next) = oneshot::channel();
             let before = chains[step.order].replace(next);
-            let command = Command::new(step, input, catalogue);
+            let command = Command::new(step, steps_of[step.order] == 1, input, catalogue);
             let (api, observed) = (api.clone(), observed.clone());
             tokio::spawn(async move {
                 let (handover, observation) = command.run(&api, before, due).await;
@@ -150,7 +153,7 @@ mod tests {
         assert_eq!(report.sent + report.skipped, steps as u64);
         assert_eq!(report.sent, report.ok + report.refused["too-late"]);
         assert_eq!(report.error_count(), 0);
-        assert!(report.sample.is_some());
+        assert!(report.sample.unwrap().stays_pending);
         let seen = stub.seen.lock().unwrap();
         assert_eq!(seen.len(), 300);
         for (order, requests) in seen.iter() {

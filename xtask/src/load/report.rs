@@ -41,7 +41,7 @@ impl Observation {
     }
 }
 
-/// An order of this run, for a reader to look up.
+/// An order of this run, for a reader to look up and to cancel.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
     /// The order.
@@ -52,6 +52,9 @@ pub(crate) struct Sample {
     pub(crate) sequence_number: i64,
     /// The token that its placing was answered with.
     pub(crate) consistency_token: String,
+    /// Whether nothing follows its placing, so that it is still pending.
+    #[serde(skip)]
+    pub(super) stays_pending: bool,
 }
 
 /// A latency distribution, in milliseconds.
@@ -110,7 +113,7 @@ pub(crate) struct Report {
     pub(crate) latency_ms: Figures,
     /// From sending to the answer: what the service took.
     pub(crate) service_ms: Figures,
-    /// An order that was placed last.
+    /// An order of the last ones.
     pub(crate) sample: Option<Sample>,
 }
 
@@ -203,7 +206,7 @@ impl Tally {
             Verdict::Accepted(sample) => {
                 self.ok += 1;
                 *self.by_verb.entry(observation.verb).or_default() += 1;
-                self.sample = sample.or(self.sample.take());
+                self.keep(sample);
             }
             Verdict::Refused { problem, detail } => {
                 *self.refused.entry(problem.clone()).or_default() += 1;
@@ -213,6 +216,14 @@ impl Tally {
         }
         self.from_slot_us.saturating_record(micros(observation.from_slot));
         self.from_send_us.saturating_record(micros(observation.from_send));
+    }
+
+    /// The latest, but rather one that stays pending.
+    fn keep(&mut self, sample: Option<Sample>) {
+        let found = self.sample.as_ref().is_some_and(|sample| sample.stays_pending);
+        if let Some(sample) = sample.filter(|sample| sample.stays_pending || !found) {
+            self.sample = Some(sample);
+        }
     }
 
     pub(super) fn into_report(self, elapsed: Duration, rate_asked: f64) -> Report {
