@@ -33,7 +33,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, env = "LOAD_ORDERS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_500_000))]
     pub(crate) orders: u32,
     /// Commands a second, sent on schedule whether or not earlier ones were answered
-    #[arg(long, env = "LOAD_RATE", default_value_t = 200.0)]
+    #[arg(long, env = "LOAD_RATE", default_value_t = 100.0)]
     pub(crate) rate: f64,
     /// The same seed sends the same commands in the same order
     #[arg(long, env = "LOAD_SEED", default_value_t = 1)]

@@ -171,12 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_step_occurs_and_the_default_demo_takes_about_a_minute() {
+    fn every_kind_of_step_occurs_and_the_default_demo_takes_about_two_minutes() {
         let input = tpch::generate(5_000, 1);
         let steps = plan(&input, 1);
         let verbs: HashSet<_> = steps.iter().map(|step| step.action.verb()).collect();
         assert_eq!(verbs.len(), 7);
-        let seconds_at_default_rate = steps.len() / 200;
-        assert!((50..80).contains(&seconds_at_default_rate), "{seconds_at_default_rate} s");
+        let seconds_at_default_rate = steps.len() / 100;
+        assert!((100..150).contains(&seconds_at_default_rate), "{seconds_at_default_rate} s");
     }
 }
