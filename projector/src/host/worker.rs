@@ -14,6 +14,7 @@ use crate::sink::{Outcome, Sink, SinkError, Stored, Write};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +35,8 @@ const STOPPED_RETRY: [Duration; 4] =
 #[derive(Debug, Default)]
 pub struct Stats {
     inner: Mutex<Inner>,
+    /// Set with the first assignment: from then on events flow.
+    assigned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +69,12 @@ impl Stats {
             lag_histogram: s.lag.serialize(),
             updated_at: Utc::now(),
         })
+    }
+
+    /// Whether partitions have ever been assigned to this host.
+    #[must_use]
+    pub fn is_assigned(&self) -> bool {
+        self.assigned.load(Ordering::Relaxed)
     }
 
     /// Applied, duplicates, errors.
@@ -248,6 +257,7 @@ impl Worker {
             self.stats.with(|s| s.next.insert(partition.clone(), progress.next_offset));
             self.owned.insert(partition, Owned { progress, ..Owned::default() });
         }
+        self.stats.assigned.store(true, Ordering::Relaxed);
         if answer.send(offsets).is_err() {
             tracing::debug!("assignment was withdrawn meanwhile");
         }

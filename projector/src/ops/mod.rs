@@ -2,12 +2,17 @@
 
 use crate::host::{Host, Stats};
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+/// A group settles within its session time-out, 10 s.
+const STANDBY_AFTER: Duration = Duration::from_secs(20);
 
 /// Serves `/metrics` and `/health/*` of a host.
 ///
@@ -20,9 +25,10 @@ pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandl
             .map(|r| (r.generation.read_model.clone(), r.generation.generation, Arc::clone(&r.stats)))
             .collect(),
     );
+    let (watched, started) = (Arc::clone(&stats), Instant::now());
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
-        .route("/health/ready", get(|| async { "ready" }))
+        .route("/health/ready", get(move || async move { ready(&watched, started) }))
         .route("/metrics", get(move || async move { metrics(&stats) }));
     let listener = TcpListener::bind(listen).await.map_err(|e| {
         std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
@@ -32,6 +38,16 @@ pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandl
             tracing::error!(%error, "admin server ended");
         }
     }))
+}
+
+/// Ready once every generation has partitions. A host beyond the number of partitions gets none, and is ready all the same
+/// after a while: it stands by.
+fn ready(stats: &[(String, i32, Arc<Stats>)], started: Instant) -> (StatusCode, String) {
+    let waiting: Vec<_> = stats.iter().filter(|(_, _, s)| !s.is_assigned()).map(|(name, ..)| name.as_str()).collect();
+    if waiting.is_empty() || started.elapsed() > STANDBY_AFTER {
+        return (StatusCode::OK, "ready".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for partitions: {}", waiting.join(", ")))
 }
 
 /// Prometheus' text format. The names are those of the product's specification; more come with their own work.
