@@ -26,6 +26,8 @@ use status::Status;
 
 /// How long the read models may need for what is left when the last command was answered.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(120);
+/// The projector reports its counters every second: what the audit has seen is counted by then.
+const REPORTED_WITHIN: Duration = Duration::from_millis(1_500);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// What `demo` may be asked for.
@@ -49,6 +51,7 @@ pub(crate) async fn run(instance: &Instance, args: &DemoArgs) -> Result<ExitCode
     let caught_up_after = catch_up(instance).await?;
     eprintln!("audit: recomputing every read model from the write database");
     let audit = audit::run(&instance.env(), &args.audit).await?;
+    tokio::time::sleep(REPORTED_WITHIN).await;
     let after = Status::read(instance).await?;
 
     let run = screen::Run {
