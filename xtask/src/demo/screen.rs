@@ -16,6 +16,8 @@ pub(super) struct Run<'a> {
     pub(super) total_s: f64,
     pub(super) caught_up_after: Duration,
     pub(super) load: &'a load::Report,
+    /// What the first orders met, where the stack had just started.
+    pub(super) warm_up: Option<&'a [Progress]>,
     pub(super) read_models: &'a [Progress],
     pub(super) audit: &'a audit::Report,
 }
@@ -58,6 +60,18 @@ impl Run<'_> {
             "  caught up {:.1} s after the last command; {duplicates} duplicates skipped",
             self.caught_up_after.as_secs_f64()
         )?;
+
+        if let Some(warm_up) = self.warm_up {
+            let worst = |model: &Progress| {
+                let max = model.lag.as_ref().map_or(0.0, |lag| lag.max);
+                format!("{} {max:.0} ms", model.name)
+            };
+            let worst = warm_up.iter().map(worst).collect::<Vec<_>>().join(" · ");
+            writeln!(
+                out,
+                "  before that, the first orders after the start warmed the JVMs; their largest lag: {worst}"
+            )?;
+        }
 
         writeln!(out, "\nLoad\n{}", indented(&self.load.to_string()))?;
 
