@@ -25,7 +25,7 @@ pub struct EventRef {
 pub struct Envelope {
     /// The event's stable id: the outbox row's.
     pub id: Uuid,
-    /// `OrderPlaced`, say.
+    /// What happened: the name of its schema's record.
     pub event_type: Arc<str>,
     /// The major version of its schema.
     pub schema_version: u32,

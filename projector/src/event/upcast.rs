@@ -3,12 +3,13 @@
 //! A file in `schemas/upcasters/` names event and versions and holds one program, in which `.` is the event's data:
 //!
 //! ```yaml
-//! event: CustomerRegistered
-//! aggregate: customer
+//! event: Borrowed
+//! aggregate: loan
 //! from: 1
 //! to: 2
 //! upcast: |
-//!   .first_name = …
+//!   .hours = .days * 24
+//!   del(.days)
 //! ```
 
 use crate::expr::{Compiler, Diagnostic, Kind, Program, RunError, Value};

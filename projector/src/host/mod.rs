@@ -9,6 +9,7 @@ mod lag;
 mod publisher;
 mod retry;
 mod saver;
+mod stats;
 mod worker;
 
 use crate::apply::Partition;
@@ -23,8 +24,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use worker::{Setup, Worker};
 
-pub use worker::Stats;
+pub use stats::Stats;
 
 /// Messages that may wait between Kafka and a generation's owner.
 const QUEUE_CAPACITY: usize = 4_096;
@@ -139,17 +141,17 @@ impl Host {
                 "running"
             );
             let stats = Arc::new(Stats::default());
-            let worker = worker::Worker::new(
-                generation.clone(),
-                Arc::new(compiled),
+            let worker = Worker::new(Setup {
+                generation: generation.clone(),
+                compiled: Arc::new(compiled),
                 sink,
-                Arc::clone(&decoder),
-                source.clone(),
-                host.publisher.clone(),
-                Arc::clone(&stats),
-                config.fault_delay,
-                host.stop.clone(),
-            );
+                decoder: Arc::clone(&decoder),
+                source: source.clone(),
+                publisher: host.publisher.clone(),
+                stats: Arc::clone(&stats),
+                fault_delay: config.fault_delay,
+                stop: host.stop.clone(),
+            });
             let task = tokio::spawn(worker.run(items));
             host.running.push(Running { generation, stats, source, task });
         }

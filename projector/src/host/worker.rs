@@ -1,27 +1,26 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
 use super::cache::Cache;
-use super::lag::LagHistogram;
 use super::publisher::Publisher;
 use super::retry::Backoff;
 use super::saver::Saver;
-use super::{HostError, behind, next_offset};
+use super::stats::Stats;
+use super::{HostError, next_offset};
 use crate::apply::{Batch, Delivery, Event, Finished, Part, Partition, Progress};
-use crate::control::{Generation, HostStatus};
+use crate::control::Generation;
 use crate::event::{Decoder, Envelope};
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{Outcome, Sink, SinkError, Stored, Write};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// Events in a batch at most.
 const BATCH_MAX: usize = 500;
@@ -30,59 +29,6 @@ const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again.
 const STOPPED_RETRY: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(30)];
-
-/// What a generation has done since it was started here.
-#[derive(Debug, Default)]
-pub struct Stats {
-    inner: Mutex<Inner>,
-    /// Set with the first assignment: from then on events flow.
-    assigned: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    applied: u64,
-    duplicates: u64,
-    errors: u64,
-    last_error: Option<String>,
-    lag: LagHistogram,
-    next: HashMap<Partition, i64>,
-}
-
-impl Stats {
-    fn with<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
-        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Its row for the control store.
-    pub(super) fn status(&self, host: Uuid, generation: &Generation, source: &KafkaSource) -> HostStatus {
-        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let ends = source.end_offsets();
-        self.with(|s| HostStatus {
-            host,
-            generation_id: generation.generation_id,
-            events_applied: count(s.applied),
-            duplicates: count(s.duplicates),
-            errors: count(s.errors),
-            behind: behind(&ends, &s.next),
-            last_error: s.last_error.clone(),
-            lag_histogram: s.lag.serialize(),
-            updated_at: Utc::now(),
-        })
-    }
-
-    /// Whether partitions have ever been assigned to this host.
-    #[must_use]
-    pub fn is_assigned(&self) -> bool {
-        self.assigned.load(Ordering::Relaxed)
-    }
-
-    /// Applied, duplicates, errors.
-    #[must_use]
-    pub fn counts(&self) -> (u64, u64, u64) {
-        self.with(|s| (s.applied, s.duplicates, s.errors))
-    }
-}
 
 /// A partition of ours.
 #[derive(Debug, Default)]
@@ -98,6 +44,7 @@ struct Owned {
 struct Stopped {
     retry_at: Instant,
     rewinding: bool,
+    reason: String,
 }
 
 /// A refresh under way, and the events that it will make visible.
@@ -106,16 +53,21 @@ struct Refreshing {
     events: Vec<DateTime<Utc>>,
 }
 
+/// What an owner is given.
+pub(super) struct Setup {
+    pub(super) generation: Generation,
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) decoder: Arc<Decoder>,
+    pub(super) source: KafkaSource,
+    pub(super) publisher: Publisher,
+    pub(super) stats: Arc<Stats>,
+    pub(super) fault_delay: Duration,
+    pub(super) stop: CancellationToken,
+}
+
 pub(super) struct Worker {
-    generation: Generation,
-    compiled: Arc<Compiled>,
-    sink: Arc<dyn Sink>,
-    decoder: Arc<Decoder>,
-    source: KafkaSource,
-    publisher: Publisher,
-    stats: Arc<Stats>,
-    fault_delay: Duration,
-    stop: CancellationToken,
+    setup: Setup,
     owned: BTreeMap<Partition, Owned>,
     cache: Cache,
     saver: Saver,
@@ -126,32 +78,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    #[allow(clippy::too_many_arguments, reason = "made in one place, with names alike")]
-    pub(super) fn new(
-        generation: Generation,
-        compiled: Arc<Compiled>,
-        sink: Arc<dyn Sink>,
-        decoder: Arc<Decoder>,
-        source: KafkaSource,
-        publisher: Publisher,
-        stats: Arc<Stats>,
-        fault_delay: Duration,
-        stop: CancellationToken,
-    ) -> Self {
-        let (sink_for_saver, stop_for_saver) = (Arc::clone(&sink), stop.clone());
+    pub(super) fn new(setup: Setup) -> Self {
+        let saver = Saver::new(Arc::clone(&setup.sink), setup.stop.clone());
         Self {
-            generation,
-            compiled,
-            sink,
-            decoder,
-            source,
-            publisher,
-            stats,
-            fault_delay,
-            stop,
+            setup,
             owned: BTreeMap::new(),
             cache: Cache::default(),
-            saver: Saver::new(sink_for_saver, stop_for_saver),
+            saver,
             invisible: Vec::new(),
             refreshing: None,
             next_refresh: Instant::now(),
@@ -219,9 +152,9 @@ impl Worker {
                 self.cache.clear();
                 for partition in &partitions {
                     self.owned.remove(partition);
-                    self.stats.with(|s| s.next.remove(partition));
+                    self.setup.stats.with(|s| s.next.remove(partition));
                 }
-                tracing::info!(generation = self.generation.id(), partitions = partitions.len(), "revoked");
+                tracing::info!(generation = self.setup.generation.id(), partitions = partitions.len(), "revoked");
                 drop(done);
             }
             Item::Rewound(partition) => {
@@ -246,18 +179,18 @@ impl Worker {
             })
             .await?;
         let offsets = saved.iter().map(|p| next_offset(p.as_ref())).collect();
-        tracing::info!(generation = self.generation.id(), partitions = partitions.len(), "assigned");
+        tracing::info!(generation = self.setup.generation.id(), partitions = partitions.len(), "assigned");
         let now: Vec<_> = partitions
             .into_iter()
             .zip(saved)
             .map(|(partition, progress)| (partition, progress.unwrap_or_default()))
             .collect();
-        self.publisher.publish(self.generation.generation_id, &now);
+        self.setup.publisher.publish(self.setup.generation.generation_id, &now);
         for (partition, progress) in now {
-            self.stats.with(|s| s.next.insert(partition.clone(), progress.next_offset));
+            self.setup.stats.with(|s| s.next.insert(partition.clone(), progress.next_offset));
             self.owned.insert(partition, Owned { progress, ..Owned::default() });
         }
-        self.stats.assigned.store(true, Ordering::Relaxed);
+        self.setup.stats.assigned.store(true, Ordering::Relaxed);
         if answer.send(offsets).is_err() {
             tracing::debug!("assignment was withdrawn meanwhile");
         }
@@ -277,7 +210,7 @@ impl Worker {
             let progress = self.owned.get(&partition).map(|o| o.progress.clone()).unwrap_or_default();
             parts.push(Part { partition, progress, deliveries });
         }
-        let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
+        let mut batch = Batch::new(Arc::clone(&self.setup.compiled), parts);
         let started = Instant::now();
         loop {
             let loaded = self.load(&batch.keys()).await?;
@@ -285,8 +218,8 @@ impl Worker {
             if writes.is_empty() {
                 break;
             }
-            if !self.fault_delay.is_zero() {
-                tokio::time::sleep(self.fault_delay).await;
+            if !self.setup.fault_delay.is_zero() {
+                tokio::time::sleep(self.setup.fault_delay).await;
             }
             let outcomes = self
                 .retry(|sink| {
@@ -300,7 +233,7 @@ impl Worker {
                 break;
             }
         }
-        tracing::debug!(generation = self.generation.id(), ms = started.elapsed().as_millis(), "batch written");
+        tracing::debug!(generation = self.setup.generation.id(), ms = started.elapsed().as_millis(), "batch written");
         self.settle(batch.finish());
         Ok(())
     }
@@ -323,7 +256,7 @@ impl Worker {
     }
 
     fn remember(&mut self, writes: &[Write], outcomes: &[Outcome]) {
-        if self.compiled.kind == ReadModelKind::Facts {
+        if self.setup.compiled.kind == ReadModelKind::Facts {
             return;
         }
         for (write, outcome) in writes.iter().zip(outcomes) {
@@ -340,7 +273,7 @@ impl Worker {
     fn settle(&mut self, finished: Finished) {
         let progress = finished.progress;
         // Waiting queries may go on: the store has the documents. Kafka learns of it when the store has the progress too.
-        self.publisher.publish(self.generation.generation_id, &progress);
+        self.setup.publisher.publish(self.setup.generation.generation_id, &progress);
         self.saver.save(&progress);
         for (partition, progress) in &progress {
             if let Some(owned) = self.owned.get_mut(partition) {
@@ -354,20 +287,19 @@ impl Worker {
             if let Some(owned) = self.owned.get_mut(partition) {
                 let pause = STOPPED_RETRY[owned.tries.min(STOPPED_RETRY.len() - 1)];
                 owned.tries += 1;
-                owned.stopped = Some(Stopped { retry_at: Instant::now() + pause, rewinding: false });
-                tracing::error!(generation = self.generation.id(), topic = %partition.topic, partition = partition.number,
+                let reason =
+                    format!("{}/{} stopped at {}: {}", partition.topic, partition.number, stop.offset, stop.reason);
+                owned.stopped = Some(Stopped { retry_at: Instant::now() + pause, rewinding: false, reason });
+                tracing::error!(generation = self.setup.generation.id(), topic = %partition.topic, partition = partition.number,
                     offset = stop.offset, tries = owned.tries, reason = stop.reason, "partition stopped");
             }
         }
-        let needs_refresh = self.sink.needs_refresh();
-        self.stats.with(|s| {
+        let (needs_refresh, standing) = (self.setup.sink.needs_refresh(), self.standing_error());
+        self.setup.stats.with(|s| {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
             s.errors += finished.stops.len() as u64;
-            s.last_error = finished
-                .stops
-                .first()
-                .map(|(p, stop)| format!("{}/{} stopped at {}: {}", p.topic, p.number, stop.offset, stop.reason));
+            s.last_error = standing;
             for (partition, progress) in &progress {
                 s.next.insert(partition.clone(), progress.next_offset);
             }
@@ -383,7 +315,7 @@ impl Worker {
     /// Tells Kafka what the read store knows to be handled.
     fn saved(&self, saved: &[(Partition, Progress)]) {
         for (partition, progress) in saved {
-            self.source.handled(partition, progress.next_offset);
+            self.setup.source.handled(partition, progress.next_offset);
         }
     }
 
@@ -399,15 +331,15 @@ impl Worker {
     async fn read(&self, message: &Message) -> Result<Event, String> {
         let envelope =
             Envelope::read(message.key.as_deref(), |name| message.header(name)).map_err(|e| e.to_string())?;
-        if self.compiled.program(&envelope.event_type).is_none() {
+        if self.setup.compiled.program(&envelope.event_type).is_none() {
             return Ok(Event { envelope, data: None });
         }
         let payload = message.payload.as_deref().unwrap_or_default();
         let mut backoff = Backoff::default();
         loop {
-            match self.decoder.decode(&envelope, payload).await {
+            match self.setup.decoder.decode(&envelope, payload).await {
                 Ok(data) => return Ok(Event { envelope, data: Some(data) }),
-                Err(error) if error.is_transient() && !self.stop.is_cancelled() => {
+                Err(error) if error.is_transient() && !self.setup.stop.is_cancelled() => {
                     self.failed(&error.to_string(), backoff.tries());
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
@@ -423,15 +355,15 @@ impl Worker {
     ) -> Result<T, HostError> {
         let mut backoff = Backoff::default();
         loop {
-            match call(Arc::clone(&self.sink)).await {
+            match call(Arc::clone(&self.setup.sink)).await {
                 Ok(answer) => {
                     if backoff.tries() > 0 {
-                        tracing::info!(generation = self.generation.id(), "store is back");
-                        self.stats.with(|s| s.last_error = None);
+                        tracing::info!(generation = self.setup.generation.id(), "store is back");
+                        self.setup.stats.with(|s| s.last_error = self.standing_error());
                     }
                     return Ok(answer);
                 }
-                Err(error @ SinkError::Unavailable { .. }) if !self.stop.is_cancelled() => {
+                Err(error @ SinkError::Unavailable { .. }) if !self.setup.stop.is_cancelled() => {
                     self.failed(&error.to_string(), backoff.tries());
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
@@ -443,11 +375,16 @@ impl Worker {
         }
     }
 
+    /// The error of a partition that stands still, if any does.
+    fn standing_error(&self) -> Option<String> {
+        self.owned.values().find_map(|owned| owned.stopped.as_ref().map(|stopped| stopped.reason.clone()))
+    }
+
     fn failed(&self, error: &str, tries: u32) {
         if tries.is_power_of_two() || tries == 0 {
-            tracing::warn!(generation = self.generation.id(), error, tries, "waiting, then trying again");
+            tracing::warn!(generation = self.setup.generation.id(), error, tries, "waiting, then trying again");
         }
-        self.stats.with(|s| {
+        self.setup.stats.with(|s| {
             s.errors += 1;
             s.last_error = Some(error.to_owned());
         });
@@ -458,7 +395,7 @@ impl Worker {
         for (partition, owned) in &mut self.owned {
             if let Some(stopped) = owned.stopped.as_mut().filter(|s| !s.rewinding && s.retry_at <= now) {
                 stopped.rewinding = true;
-                self.source.rewind(partition.clone(), owned.progress.next_offset);
+                self.setup.source.rewind(partition.clone(), owned.progress.next_offset);
             }
         }
     }
@@ -468,7 +405,7 @@ impl Worker {
     }
 
     fn start_refresh(&mut self) {
-        let sink = Arc::clone(&self.sink);
+        let sink = Arc::clone(&self.setup.sink);
         let task = tokio::spawn(async move { sink.refresh().await });
         self.refreshing = Some(Refreshing { task, events: std::mem::take(&mut self.invisible) });
         self.next_refresh = Instant::now() + REFRESH_EVERY;
@@ -477,7 +414,7 @@ impl Worker {
     fn refreshed(&mut self, result: Result<(), String>) {
         let Some(refreshing) = self.refreshing.take() else { return };
         match result {
-            Ok(()) => self.stats.with(|s| s.lag.record(&refreshing.events, Utc::now())),
+            Ok(()) => self.setup.stats.with(|s| s.lag.record(&refreshing.events, Utc::now())),
             Err(error) => {
                 self.failed(&error, 0);
                 self.invisible.extend(refreshing.events);

@@ -80,7 +80,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The generation's name: `order_summary-g1`.
+    /// The generation's name: `loans-g1`.
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}-g{}", self.read_model, self.generation)

@@ -30,7 +30,7 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(120);
 const REPORTED_WITHIN: Duration = Duration::from_millis(1_500);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Orders sent first to a stack that has just started, while its JVMs compile what they run most. Their lag is shown apart.
-const WARM_UP_ORDERS: u32 = 300;
+const WARM_UP_ORDERS: u32 = 800;
 
 /// What `demo` may be asked for.
 #[derive(Debug, Clone, Args)]

@@ -4,7 +4,7 @@
 //! | key | type | what |
 //! |---|---|---|
 //! | `<prefix><key>` | hash | a document: its fields as text (nested values as JSON; null = no such field), and hidden ones |
-//! | `projector:generation:<read model>` | string | the generation that owns the prefix: `order_summary-g1` |
+//! | `projector:generation:<read model>` | string | the generation that owns the prefix: `loans-g1` |
 //! | `projector:progress:<generation>` | hash | field `<topic>/<partition>`, value the progress as JSON |
 //!
 //! Hidden fields of a document: `_seq`, its version; `_deleted` = 1 on a tombstone, which has no other fields; `_types`, only
