@@ -1,13 +1,19 @@
 //! Saves progress in the read store beside the next batch: what is saved is always behind what is written, never ahead, and
-//! after a crash the little that lies between is read again and refused by the documents' versions.
+//! after a crash the little that lies between is read again and refused by the documents' versions. Nobody waits for it, so it
+//! is saved now and then rather than after each batch: for a search index, or a table, it is a write like any other.
 
 use super::retry::Backoff;
 use crate::apply::{Partition, Progress};
 use crate::sink::{Sink, SinkError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// How much work a crash may cause to be done again, and Kafka's lag to show.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
 
 /// Progress that is known to be saved.
 type Saved = Vec<(Partition, Progress)>;
@@ -18,38 +24,47 @@ pub(super) struct Saver {
     stop: CancellationToken,
     waiting: BTreeMap<Partition, Progress>,
     saving: Option<JoinHandle<Result<Saved, SinkError>>>,
+    next_save: Instant,
 }
 
 impl Saver {
     pub(super) fn new(sink: Arc<dyn Sink>, stop: CancellationToken) -> Self {
-        Self { sink, stop, waiting: BTreeMap::new(), saving: None }
+        Self { sink, stop, waiting: BTreeMap::new(), saving: None, next_save: Instant::now() }
     }
 
     /// Takes progress whose batch is written.
     pub(super) fn save(&mut self, progress: &[(Partition, Progress)]) {
         self.waiting.extend(progress.iter().cloned());
-        self.start();
     }
 
     /// Whether [`Saver::saved`] has something to wait for.
-    pub(super) fn is_saving(&self) -> bool {
-        self.saving.is_some()
+    pub(super) fn has_work(&self) -> bool {
+        self.saving.is_some() || !self.waiting.is_empty()
     }
 
-    /// Waits for the save under way, and starts the next. Safe to drop and call again.
+    /// What waits is saved without further delay.
+    pub(super) fn hurry(&mut self) {
+        self.next_save = Instant::now();
+    }
+
+    /// Waits for the next save to be done. Safe to drop and call again.
     pub(super) async fn saved(&mut self) -> Result<Saved, SinkError> {
+        if self.saving.is_none() {
+            tokio::time::sleep_until(self.next_save).await;
+            self.start();
+        }
         let Some(saving) = &mut self.saving else { return Ok(Saved::new()) };
         let result = saving.await;
         self.saving = None;
-        self.start();
         result
             .unwrap_or_else(|e| Err(SinkError::Broken { store: "host", reason: format!("saving progress ended: {e}") }))
     }
 
     fn start(&mut self) {
-        if self.saving.is_some() || self.waiting.is_empty() {
+        if self.waiting.is_empty() {
             return;
         }
+        self.next_save = Instant::now() + SAVE_EVERY;
         let progress: Saved = std::mem::take(&mut self.waiting).into_iter().collect();
         let (sink, stop) = (Arc::clone(&self.sink), self.stop.clone());
         self.saving = Some(tokio::spawn(async move {

@@ -75,6 +75,7 @@ pub(super) struct Worker {
     invisible: Vec<DateTime<Utc>>,
     refreshing: Option<Refreshing>,
     next_refresh: Instant,
+    next_batch: Instant,
 }
 
 impl Worker {
@@ -88,6 +89,7 @@ impl Worker {
             invisible: Vec::new(),
             refreshing: None,
             next_refresh: Instant::now(),
+            next_batch: Instant::now(),
         }
     }
 
@@ -102,14 +104,14 @@ impl Worker {
                 .min();
             let far = Instant::now() + Duration::from_secs(3600);
             tokio::select! {
-                item = items.recv() => match item {
+                item = paced(&mut items, self.next_batch) => match item {
                     Some(item) => self.take(item, &mut items).await?,
                     None => return self.save_all().await,
                 },
                 () = tokio::time::sleep_until(stopped.unwrap_or(far)), if stopped.is_some() => self.rewind_stopped(),
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
-                saved = self.saver.saved(), if self.saver.is_saving() => self.saved(&saved?),
+                saved = self.saver.saved(), if self.saver.has_work() => self.saved(&saved?),
             }
         }
     }
@@ -201,6 +203,7 @@ impl Worker {
         if messages.is_empty() {
             return Ok(());
         }
+        self.next_batch = Instant::now() + self.setup.sink.pace();
         let mut parts = Vec::with_capacity(messages.len());
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
@@ -321,7 +324,8 @@ impl Worker {
 
     /// Waits until all progress is saved.
     async fn save_all(&mut self) -> Result<(), HostError> {
-        while self.saver.is_saving() {
+        while self.saver.has_work() {
+            self.saver.hurry();
             let saved = self.saver.saved().await?;
             self.saved(&saved);
         }
@@ -406,7 +410,13 @@ impl Worker {
 
     fn start_refresh(&mut self) {
         let sink = Arc::clone(&self.setup.sink);
-        let task = tokio::spawn(async move { sink.refresh().await });
+        let id = self.setup.generation.id();
+        let task = tokio::spawn(async move {
+            let started = Instant::now();
+            let result = sink.refresh().await;
+            tracing::debug!(generation = id, ms = started.elapsed().as_millis(), "refreshed");
+            result
+        });
         self.refreshing = Some(Refreshing { task, events: std::mem::take(&mut self.invisible) });
         self.next_refresh = Instant::now() + REFRESH_EVERY;
     }
@@ -421,6 +431,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// The next item, from `at` on.
+async fn paced(items: &mut mpsc::Receiver<Item>, at: Instant) -> Option<Item> {
+    tokio::time::sleep_until(at).await;
+    items.recv().await
 }
 
 async fn join(refreshing: &mut Option<Refreshing>) -> Result<(), String> {

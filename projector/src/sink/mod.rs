@@ -34,6 +34,7 @@ use crate::expr::{Kind, Object};
 use crate::projection::Store;
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::apply::{Outcome, Partition, Stored, Write};
 
@@ -110,6 +111,9 @@ pub struct StoreUrls {
     pub clickhouse_database: String,
 }
 
+/// The [`Sink::pace`] of stores that make a file of each write.
+const PACE_OF_FILES: Duration = Duration::from_millis(50);
+
 /// One generation's place in one store. See the module for the contract.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -133,6 +137,12 @@ pub trait Sink: Send + Sync {
     /// Whether readers see a write only after [`Sink::refresh`].
     fn needs_refresh(&self) -> bool {
         false
+    }
+
+    /// The least time from the begin of one batch to the begin of the next. Where a write costs the store the same for one
+    /// document as for fifty, a flood is better met with fewer and larger batches; an event that comes alone never waits.
+    fn pace(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// The progress saved for these partitions, in that order.

@@ -1,6 +1,8 @@
 //! The sink.
 
-use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
+use super::super::{
+    Outcome, PACE_OF_FILES, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
+};
 use super::columns::{columns, is_nested, takes_null};
 use super::config::{Client, Failure, broken, quoted, text};
 use crate::apply::Progress;
@@ -9,6 +11,7 @@ use crate::projection::ClickhouseStore;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
+use std::time::Duration;
 
 /// A generation's place in ClickHouse.
 pub struct ClickhouseSink {
@@ -198,6 +201,10 @@ impl Sink for ClickhouseSink {
             self.insert(rows, &mut outcomes).await?;
         }
         Ok(outcomes)
+    }
+
+    fn pace(&self) -> Duration {
+        PACE_OF_FILES
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {

@@ -1,6 +1,8 @@
 //! The sink.
 
-use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
+use super::super::{
+    Outcome, PACE_OF_FILES, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
+};
 use super::config::{Client, broken, unavailable};
 use super::mapping::mapping;
 use crate::apply::Progress;
@@ -9,6 +11,7 @@ use crate::projection::ElasticsearchStore;
 use async_trait::async_trait;
 use elasticsearch::http::Method;
 use serde_json::{Value as Json, json};
+use std::time::Duration;
 
 const PROGRESS_INDEX: &str = "projector-progress";
 /// A bulk request's size: enough to be quick, little enough for a small heap.
@@ -68,7 +71,8 @@ impl ElasticsearchSink {
 
     async fn create_progress_index(&self) -> Result<(), SinkError> {
         let body = json!({
-            "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
+            // Read by id only, which needs no refresh.
+            "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "-1"},
             "mappings": {"dynamic": "strict", "properties": {"progress": {"type": "keyword", "index": false, "doc_values": false}}}
         });
         self.create(PROGRESS_INDEX, &body).await
@@ -187,6 +191,10 @@ impl Sink for ElasticsearchSink {
 
     fn needs_refresh(&self) -> bool {
         true
+    }
+
+    fn pace(&self) -> Duration {
+        PACE_OF_FILES
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
