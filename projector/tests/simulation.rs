@@ -168,7 +168,7 @@ impl Store {
         if newer && !facts && !self.unconditional {
             return Outcome::Stale;
         }
-        self.documents.insert(write.key.clone(), Stored { version: write.version, fields: write.fields.clone() });
+        self.documents.insert(write.key.clone(), write.stored());
         Outcome::Written
     }
 }

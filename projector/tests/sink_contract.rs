@@ -65,7 +65,7 @@ fn object(json: serde_json::Value) -> Object {
 }
 
 fn put(key: &str, version: i64, json: serde_json::Value) -> Write {
-    Write { key: key.to_owned(), version, fields: Some(object(json)) }
+    Write { key: key.to_owned(), version, fields: Some(object(json)), ..Write::default() }
 }
 
 fn named(key: &str, version: i64) -> Write {
@@ -105,7 +105,7 @@ async fn conditional(sink: &dyn Sink) -> Result<()> {
     written(sink, &[named("a", 1), named("b", 5)]).await?;
     let stale = sink.write(&[named("a", 2), named("b", 4), named("c", 1)]).await?;
     assert_eq!(stale, [Outcome::Written, Outcome::Stale, Outcome::Written], "each item has its own answer");
-    assert_eq!(one(sink, "b").await?, Some(Stored { version: 5, fields: named("b", 5).fields }));
+    assert_eq!(one(sink, "b").await?, Some(Stored { version: 5, fields: named("b", 5).fields, state: None }));
 
     let again = sink.write(&[named("a", 2), named("c", 1)]).await?;
     assert_eq!(again, [Outcome::Stale, Outcome::Stale], "a batch that comes again changes nothing");
@@ -127,7 +127,12 @@ async fn conditional(sink: &dyn Sink) -> Result<()> {
 }
 
 async fn one_bad_item(sink: &dyn Sink) -> Result<()> {
-    let bad = Write { key: "bad".into(), version: 1, fields: Some(Object::from([("_seq".into(), Value::from("x"))])) };
+    let bad = Write {
+        key: "bad".into(),
+        version: 1,
+        fields: Some(Object::from([("_seq".into(), Value::from("x"))])),
+        ..Write::default()
+    };
     let outcomes = sink.write(&[named("good-1", 1), bad, named("good-2", 1)]).await?;
     ensure!(matches!(&outcomes[..], [Outcome::Written, Outcome::Rejected(_), Outcome::Written]), "{outcomes:?}");
     ensure!(one(sink, "good-2").await?.is_some() && one(sink, "bad").await?.is_none(), "the others land");
@@ -144,7 +149,7 @@ async fn many_in_order(sink: &dyn Sink) -> Result<()> {
     ensure!(loaded[1].is_none(), "what isn't there is none, in its place");
     for (key, stored) in keys.iter().zip(loaded).filter(|(key, _)| *key != "missing") {
         let version: i64 = key.trim_start_matches("many-").parse::<i64>()? + 1;
-        assert_eq!(stored, Some(Stored { version, fields: named(key, version).fields }));
+        assert_eq!(stored, Some(Stored { version, fields: named(key, version).fields, state: None }));
     }
     Ok(())
 }
@@ -155,13 +160,13 @@ async fn tombstones(sink: &dyn Sink) -> Result<()> {
     written(sink, &[named("gone", 3)]).await?;
     sink.refresh().await?;
     assert_eq!(sink.count().await?, before + 1);
-    written(sink, &[Write { key: "gone".into(), version: 4, fields: None }]).await?;
+    written(sink, &[Write { key: "gone".into(), version: 4, fields: None, ..Write::default() }]).await?;
     sink.refresh().await?;
     assert_eq!(sink.count().await?, before, "a tombstone isn't counted");
-    assert_eq!(one(sink, "gone").await?, Some(Stored { version: 4, fields: None }));
+    assert_eq!(one(sink, "gone").await?, Some(Stored { version: 4, fields: None, state: None }));
     assert_eq!(sink.write(&[named("gone", 4)]).await?, [Outcome::Stale], "a late writer doesn't revive it");
     written(sink, &[named("gone", 5)]).await?;
-    assert_eq!(one(sink, "gone").await?, Some(Stored { version: 5, fields: named("gone", 5).fields }));
+    assert_eq!(one(sink, "gone").await?, Some(Stored { version: 5, fields: named("gone", 5).fields, state: None }));
     Ok(())
 }
 
@@ -188,7 +193,10 @@ async fn values(sink: &dyn Sink) -> Result<()> {
     for write in batch {
         let key = write.key;
         let stored = one(sink, &key).await?;
-        ensure!(stored == Some(Stored { version: 1, fields: write.fields }), "`{key}` isn't as it was written");
+        ensure!(
+            stored == Some(Stored { version: 1, fields: write.fields, state: None }),
+            "`{key}` isn't as it was written"
+        );
     }
     Ok(())
 }
@@ -338,9 +346,18 @@ async fn elasticsearch_steps(name: &str) -> Result<()> {
     speed("elasticsearch", sink, order).await?;
 
     // The server itself refuses a field that the mapping doesn't know, and a value that isn't of the field's type.
-    let unknown =
-        Write { key: "u".into(), version: 1, fields: Some(Object::from([("surprise".into(), Value::from(1))])) };
-    let wrong = Write { key: "w".into(), version: 1, fields: Some(Object::from([("n".into(), Value::from("seven"))])) };
+    let unknown = Write {
+        key: "u".into(),
+        version: 1,
+        fields: Some(Object::from([("surprise".into(), Value::from(1))])),
+        ..Write::default()
+    };
+    let wrong = Write {
+        key: "w".into(),
+        version: 1,
+        fields: Some(Object::from([("n".into(), Value::from("seven"))])),
+        ..Write::default()
+    };
     let outcomes = sink.write(&[unknown, named("beside", 1), wrong]).await?;
     ensure!(matches!(&outcomes[..], [Outcome::Rejected(_), Outcome::Written, Outcome::Rejected(_)]), "{outcomes:?}");
     // Each request of a batch that has to be cut.
@@ -393,7 +410,7 @@ fn row(event: Uuid, number: u16, day: &str, amount: i64) -> Write {
     let json = serde_json::json!({ "day": day, "currency": "EUR", "amount": amount,
         "note": "Ünï😀 \"q\" \\ \u{0}", "recorded_at": "2026-11-21T05:00:00.123456Z", "tags": ["1", "ä"] });
     let Value::Object(fields) = json::from_json(json, &row_kind()) else { panic!("not an object") };
-    Write { key: format!("{event}/{number}"), version: 0, fields: Some(fields) }
+    Write { key: format!("{event}/{number}"), version: 0, fields: Some(fields), ..Write::default() }
 }
 
 #[tokio::test]

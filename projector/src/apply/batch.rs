@@ -232,7 +232,13 @@ impl Batch {
 
     fn writes(&self) -> Vec<Write> {
         let open = self.documents.iter().filter(|d| d.open);
-        open.map(|d| Write { key: d.key.clone(), version: d.stored.version, fields: d.stored.fields.clone() }).collect()
+        open.map(|d| Write {
+            key: d.key.clone(),
+            version: d.stored.version,
+            fields: d.stored.fields.clone(),
+            ..Write::default()
+        })
+        .collect()
     }
 
     /// Folds one event into its document. `Ok(false)`: the document has it already.

@@ -2,6 +2,7 @@
 
 use crate::event::Envelope;
 use crate::expr::{Object, Program, RunError, Value};
+use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
 /// A topic's partition.
@@ -14,16 +15,18 @@ pub struct Partition {
 }
 
 /// A document as the store holds it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stored {
-    /// The version of the last event folded in.
+    /// The version that its last write gave it.
     pub version: i64,
     /// The fields; `None` for a tombstone.
     pub fields: Option<Object>,
+    /// What folding needs and readers never see (a rollup's slices with their guards), as the core wrote it.
+    pub state: Option<Arc<str>>,
 }
 
 /// One conditional write.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Write {
     /// The document's key; for facts the row's stable id, `<event id>/<row>`.
     pub key: String,
@@ -32,6 +35,12 @@ pub struct Write {
     pub version: i64,
     /// The new fields, whole; `None` leaves a tombstone.
     pub fields: Option<Object>,
+    /// Kept beside the fields, hidden from readers; see [`Stored::state`]. A tombstone may have one too.
+    pub state: Option<Arc<str>>,
+    /// When readers must no longer find the document; an event's time and a span, never the clock's.
+    pub expires: Option<DateTime<Utc>>,
+    /// The names of the parents it was derived from, by which the store finds it again.
+    pub parents: Vec<String>,
 }
 
 /// What became of one [`Write`].
@@ -65,10 +74,18 @@ pub enum Poison {
     NotADocument(String),
 }
 
+impl Write {
+    /// What the store holds once it has taken this write.
+    #[must_use]
+    pub fn stored(&self) -> Stored {
+        Stored { version: self.version, fields: self.fields.clone(), state: self.state.clone() }
+    }
+}
+
 impl Stored {
     /// What a document is before its first event.
     pub(super) fn nothing() -> Self {
-        Self { version: 0, fields: None }
+        Self::default()
     }
 
     /// Folds one event in. The document is unchanged if that fails.
@@ -107,7 +124,8 @@ pub(super) fn rows(program: &Program, event: &Event, data: &Value) -> Result<Vec
     };
     let row = |(number, value): (usize, Value)| match value {
         Value::Object(fields) => {
-            Ok(Write { key: format!("{}/{number}", event.envelope.id), version: 0, fields: Some(fields) })
+            let key = format!("{}/{number}", event.envelope.id);
+            Ok(Write { key, fields: Some(fields), ..Write::default() })
         }
         other => Err(Poison::NotADocument(other.kind_str().to_owned())),
     };

@@ -37,6 +37,9 @@ pub struct Progress {
     pub watermark: u64,
     /// Handled events with `txid` ≥ W, as (txid, aggregate id, sequence).
     pub recent: BTreeSet<(u64, Arc<str>, i64)>,
+    /// The fencing epoch of the owner who saved it: stores refuse progress of an earlier owner than the one they have.
+    #[serde(default)]
+    pub fence: i64,
 }
 
 impl Progress {

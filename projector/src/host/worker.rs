@@ -264,9 +264,7 @@ impl Worker {
         }
         for (write, outcome) in writes.iter().zip(outcomes) {
             match outcome {
-                Outcome::Written => {
-                    self.cache.put(write.key.clone(), Stored { version: write.version, fields: write.fields.clone() })
-                }
+                Outcome::Written => self.cache.put(write.key.clone(), write.stored()),
                 Outcome::Stale | Outcome::Rejected(_) => self.cache.forget(&write.key),
             }
         }

@@ -110,7 +110,7 @@ impl Inner {
             Some(stored) if stored.version >= write.version => return Outcome::Stale,
             _ => {}
         }
-        self.documents.insert(write.key.clone(), Stored { version: write.version, fields: write.fields.clone() });
+        self.documents.insert(write.key.clone(), write.stored());
         self.writes += 1;
         Outcome::Written
     }

@@ -16,6 +16,15 @@
 //! **Items answer one by one.** A document that the store refuses for its content is [`Outcome::Rejected`]; the others of the
 //! batch land. An error of the whole call ([`SinkError`]) says nothing about which items landed: the caller calls again.
 //!
+//! **State** is text that the core keeps beside a document's fields ([`Stored::state`]); a tombstone may have one too. Readers
+//! never see it, and a load gives it back as it was written.
+//!
+//! **Expiry**: from [`Write::expires`] on readers no longer find the document, and the store may drop it.
+//!
+//! **Parents**: a document is found again under each name in [`Write::parents`] ([`Sink::children`]).
+//!
+//! **Progress of a former owner** (a smaller [`Progress::fence`] than the one saved) never replaces that of the present one.
+//!
 //! **Deletes** are tombstones that keep the version, so that a late writer can't revive the document.
 //!
 //! **Names** that begin with `_` belong to the projector: each store hides its version, tombstone mark or row id behind one, and
@@ -150,6 +159,13 @@ pub trait Sink: Send + Sync {
 
     /// Saves progress, after the batches that it covers.
     async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError>;
+
+    /// The keys above `after` (all, if none), in order, at most `limit`, of the documents that name `parent` among their
+    /// [`Write::parents`]. All whose write was answered before this call; perhaps also some that no longer name it.
+    async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        let _ = (parent, after, limit);
+        Err(SinkError::Broken { store: "store", reason: "keeps no parents".to_owned() })
+    }
 
     /// How many documents (rows) readers see now.
     async fn count(&self) -> Result<u64, SinkError>;

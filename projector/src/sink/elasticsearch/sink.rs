@@ -265,7 +265,7 @@ impl ElasticsearchSink {
         let Json::Object(source) = doc["_source"].take() else { return None };
         let deleted = source.get("_deleted") == Some(&Json::Bool(true));
         let fields = (!deleted).then(|| json::object_from_json(source, &self.document));
-        Some(Stored { version, fields })
+        Some(Stored { version, fields, state: None })
     }
 }
 

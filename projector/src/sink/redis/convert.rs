@@ -44,7 +44,7 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Resul
     let version = hash.get(SEQ).and_then(|seq| seq.parse().ok());
     let version = version.ok_or_else(|| format!("a hash without `{SEQ}`: not written by a projector"))?;
     if hash.contains_key(DELETED) {
-        return Ok(Some(Stored { version, fields: None }));
+        return Ok(Some(Stored { version, ..Stored::default() }));
     }
     let types: HashMap<String, String> =
         hash.remove(TYPES).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -58,7 +58,7 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Resul
         };
         (name.into(), value)
     });
-    Ok(Some(Stored { version, fields: Some(fields.collect()) }))
+    Ok(Some(Stored { version, fields: Some(fields.collect()), state: None }))
 }
 
 fn to_text(value: &Value) -> Option<String> {
