@@ -2,34 +2,37 @@
 //! write. It does no I/O itself; whoever drives it loads, writes and saves:
 //!
 //! ```text
-//! new ─→ keys ─(load)→ fold ─→ writes ─(write)→ answered ─→ keys to load again, until none ─→ finish ─→ progress, stops
+//! new ─→ keys ─(load)→ fold ─→ writes ─(write)→ answered ─→ keys to load again, until none ─→ finish ─→ lanes, parked, stops
 //! ```
+//!
+//! Each event has a **fold** for each document that it touches. A fold is waiting, then in flight with its document's write, then
+//! done; a write that came too late sends its folds back to waiting. A document that the store refuses is folded again one
+//! event at a time, until the event that spoils it stands alone. A rollup's document is also told, with a write, of an event
+//! that was parked without being added (it is *marked*), so that no former owner can add it behind our back.
 
 use super::document::rows;
-use super::{Event, Outcome, Partition, Progress, Seen, Stored, Write};
+use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan};
+use super::progress::occurrence;
+use super::rollup::{self, Addition, Slices};
+use super::{Event, Outcome, Partition, Stored, Write};
 use crate::projection::{Compiled, ReadModelKind};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// A message as it came.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Its offset.
-    pub offset: i64,
-    /// The event, or why the message isn't one.
-    pub event: Result<Event, String>,
-}
-
 /// One partition's share of a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Part {
-    /// Which partition.
-    pub partition: Partition,
-    /// How far it was handled before this batch.
-    pub progress: Progress,
-    /// The messages, by rising offset.
+    /// What was handled before this batch.
+    pub lane: Lane,
+    /// The messages, by rising offset. For letters: an aggregate's dead letters, in order.
     pub deliveries: Vec<Delivery>,
+    /// What is held has waited long enough.
+    pub give_up: bool,
+    /// Nothing more may be parked for now: what fails stops its lane.
+    pub no_parking: bool,
+    /// The messages are dead letters, each with its note: they are folded past the lane, whose progress has covered them.
+    pub letters: Option<Vec<LetterNote>>,
 }
 
 /// Where and why a partition must stop.
@@ -40,95 +43,107 @@ pub struct Stop {
     pub offset: i64,
     /// Why, with what to do.
     pub reason: String,
+    /// The documents that have it all the same.
+    pub done: BTreeSet<String>,
 }
 
-/// What a batch came to.
+/// What a batch came to. What is parked must be durable before the lanes' progress is saved or published.
 #[derive(Debug, Default)]
 pub struct Finished {
-    /// Each partition's new progress.
-    pub progress: Vec<(Partition, Progress)>,
+    /// Each partition's lane after it.
+    pub lanes: Vec<(Partition, Lane)>,
     /// The partitions that stopped before their last message.
     pub stops: Vec<(Partition, Stop)>,
+    /// The messages to be parked.
+    pub parked: Vec<Parked>,
     /// When the events that changed something had happened.
     pub applied: Vec<DateTime<Utc>>,
     /// Events that had been handled before.
     pub duplicates: u64,
+    /// How many of each partition's letters are settled: applied, or passed over.
+    pub settled: Vec<(Partition, usize)>,
 }
 
-/// The place of a message in the batch: part, then index in it.
+/// The place of a message in the batch: lane, then index in it.
 type Place = (usize, usize);
 
-/// One document of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    InFlight,
+    Done,
+    /// On its way: the document is told that the event is parked.
+    Marking,
+    Marked,
+    Refused,
+}
+
+/// What an event does to a document.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Its program is run on it.
+    Program,
+    /// The document is this row.
+    Row(crate::expr::Object),
+    /// This is added to it.
+    Addition(Addition),
+}
+
+#[derive(Debug)]
+struct Fold {
+    place: Place,
+    change: Change,
+    state: State,
+}
+
+/// One document of the batch, with all that is to be folded into it, in order.
 struct Document {
     key: String,
-    /// The messages that belong to it, in order; all of one partition.
-    events: Vec<Place>,
+    folds: Vec<Fold>,
     stored: Stored,
-    /// Not answered yet: has to be written, or loaded and folded again.
+    /// Has to be loaded and folded.
     open: bool,
+    one_by_one: bool,
+}
+
+struct Share {
+    partition: Partition,
+    lane: Lane,
+    items: Vec<Item>,
+    letters: Option<Vec<LetterNote>>,
+    no_parking: bool,
+    /// The first item that can't be handled now.
+    stop: Option<(usize, String)>,
 }
 
 /// See the module.
 pub struct Batch {
     compiled: Arc<Compiled>,
-    parts: Vec<Part>,
-    /// What each part's watermark says of each of its messages.
-    seen: Vec<Vec<Seen>>,
-    /// Each part's first message that can't be handled.
-    stops: Vec<Option<(usize, String)>>,
+    shares: Vec<Share>,
     documents: Vec<Document>,
-    /// Rows that are on their way, with the message each came from.
-    rows: Vec<(Write, Place)>,
     applied: BTreeSet<Place>,
 }
 
 impl Batch {
-    /// Sorts the messages by document.
+    /// Judges the messages and sorts them by document.
     #[must_use]
-    pub fn new(compiled: Arc<Compiled>, parts: Vec<Part>) -> Self {
-        let mut batch = Self {
-            compiled,
-            seen: Vec::with_capacity(parts.len()),
-            stops: vec![None; parts.len()],
-            parts,
-            documents: Vec::new(),
-            rows: Vec::new(),
-            applied: BTreeSet::new(),
-        };
-        let mut by_key: HashMap<String, usize> = HashMap::new();
-        for p in 0..batch.parts.len() {
-            let mut progress = batch.parts[p].progress.clone();
-            let mut seen = Vec::with_capacity(batch.parts[p].deliveries.len());
-            for (i, delivery) in batch.parts[p].deliveries.iter().enumerate() {
-                let event = match &delivery.event {
-                    Ok(event) => event,
-                    Err(reason) => {
-                        batch.stops[p] = Some((i, reason.clone()));
-                        break;
-                    }
-                };
-                let verdict = progress.seen(&event.envelope.reference);
-                if verdict == Seen::UnknownEpoch {
-                    batch.stops[p] = Some((i, unknown_epoch(&progress, event)));
-                    break;
-                }
-                seen.push(verdict);
-                progress.handled(&event.envelope.reference, delivery.offset);
-                if event.data.is_some() && batch.compiled.kind == ReadModelKind::Entity {
-                    let key = event.envelope.reference.aggregate_id.to_string();
-                    let at = *by_key.entry(key.clone()).or_insert(batch.documents.len());
-                    if at == batch.documents.len() {
-                        batch.documents.push(Document {
-                            key,
-                            events: Vec::new(),
-                            stored: Stored::nothing(),
-                            open: true,
-                        });
-                    }
-                    batch.documents[at].events.push((p, i));
+    pub fn new(compiled: Arc<Compiled>, parts: Vec<(Partition, Part)>) -> Self {
+        let shares = parts.into_iter().map(|(partition, part)| Share::new(partition, part)).collect();
+        let mut batch = Self { compiled, shares, documents: Vec::new(), applied: BTreeSet::new() };
+        let mut by_key = HashMap::new();
+        for p in 0..batch.shares.len() {
+            for i in 0..batch.shares[p].items.len() {
+                match batch.changes((p, i)) {
+                    Ok(changes) => changes.into_iter().for_each(|(key, change)| {
+                        let at = *by_key.entry(key.clone()).or_insert(batch.documents.len());
+                        if at == batch.documents.len() {
+                            batch.documents.push(Document::new(key));
+                        }
+                        batch.documents[at].folds.push(Fold { place: (p, i), change, state: State::Waiting });
+                    }),
+                    Err(reason) => batch.fail((p, i), reason),
                 }
             }
-            batch.seen.push(seen);
         }
         batch
     }
@@ -136,177 +151,369 @@ impl Batch {
     /// The documents to load before [`Batch::fold`]. None for facts.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
+        if self.compiled.kind == ReadModelKind::Facts {
+            return Vec::new();
+        }
         self.documents.iter().filter(|d| d.open).map(|d| d.key.clone()).collect()
     }
 
-    /// Folds all events that the loaded documents (in the order of [`Batch::keys`]) haven't seen; gives the writes.
+    /// Folds what the loaded documents (in the order of [`Batch::keys`]) haven't seen; gives the writes.
     #[must_use]
     pub fn fold(&mut self, loaded: Vec<Option<Stored>>) -> Vec<Write> {
-        if self.compiled.kind == ReadModelKind::Facts {
-            return self.fold_rows();
-        }
         let open: Vec<usize> = (0..self.documents.len()).filter(|&d| self.documents[d].open).collect();
-        debug_assert_eq!(open.len(), loaded.len(), "one answer a key");
-        for (&d, stored) in open.iter().zip(loaded) {
-            self.documents[d].stored = stored.unwrap_or_else(Stored::nothing);
+        let mut loaded = loaded.into_iter();
+        let mut slices: HashMap<usize, Result<Slices, String>> = HashMap::new();
+        for &d in &open {
+            let stored = loaded.next().flatten().unwrap_or_default();
+            if self.compiled.kind == ReadModelKind::Rollup {
+                slices.insert(d, Slices::read(stored.state.as_ref()));
+            }
+            self.documents[d].stored = stored;
         }
-        // In offset order, so that a failing event keeps those behind it in its partition from being folded.
-        let mut order: Vec<(Place, usize)> =
-            open.iter().flat_map(|&d| self.documents[d].events.iter().map(move |&place| (place, d))).collect();
+        // In the order of the messages, so that a failing event keeps those behind it from being folded.
+        let mut order: Vec<(Place, usize, usize)> = open
+            .iter()
+            .flat_map(|&d| self.documents[d].folds.iter().enumerate().map(move |(f, fold)| (fold.place, d, f)))
+            .collect();
         order.sort_unstable();
-        let mut touched = HashSet::new();
-        for (place, d) in order {
-            if self.is_stopped(place) {
+        for (place, d, f) in order {
+            let document = &self.documents[d];
+            let later = document.one_by_one && document.is_flying();
+            if later || !self.is_due(&document.folds[f]) {
                 continue;
             }
-            match self.fold_one(place, d) {
-                Ok(true) => _ = touched.insert(d),
-                Ok(false) => {}
-                Err(reason) => self.stop(place, reason),
+            match self.fold_one(place, d, f, slices.get_mut(&d)) {
+                Ok(Some(state)) => {
+                    if state == State::InFlight {
+                        self.applied.insert(place);
+                    }
+                    self.documents[d].folds[f].state = state;
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    self.documents[d].folds[f].state = State::Refused;
+                    self.fail(place, reason);
+                }
             }
         }
         for &d in &open {
-            self.documents[d].open = touched.contains(&d);
+            self.documents[d].open = self.documents[d].is_flying();
         }
-        self.writes()
+        for (d, slices) in slices {
+            if let (true, Ok(slices)) = (self.documents[d].open, slices) {
+                self.close_rollup(d, slices);
+            }
+        }
+        self.documents.iter().filter(|d| d.open).map(Document::write).collect()
     }
 
     /// Takes the store's answers to the writes of [`Batch::fold`]. Afterwards [`Batch::keys`] are those to load and fold again.
     pub fn answered(&mut self, outcomes: Vec<Outcome>) {
-        if self.compiled.kind == ReadModelKind::Facts {
-            for ((_, place), outcome) in std::mem::take(&mut self.rows).into_iter().zip(outcomes) {
-                if let Outcome::Rejected(reason) = outcome {
-                    self.stop(place, format!("the store refuses its row: {reason}"));
-                }
-            }
-            return;
-        }
         let open: Vec<usize> = (0..self.documents.len()).filter(|&d| self.documents[d].open).collect();
         debug_assert_eq!(open.len(), outcomes.len(), "one answer a write");
         for (d, outcome) in open.into_iter().zip(outcomes) {
-            match outcome {
-                Outcome::Written => self.documents[d].open = false,
-                Outcome::Stale => {}
-                Outcome::Rejected(reason) => {
-                    self.documents[d].open = false;
-                    let first = self.documents[d].events.iter().copied().find(|place| self.applied.contains(place));
-                    let key = self.documents[d].key.clone();
-                    if let Some(place) = first {
-                        self.stop(place, format!("the store refuses document `{key}`: {reason}"));
-                    }
+            let document = &mut self.documents[d];
+            let mut flying: Vec<&mut Fold> = document.folds.iter_mut().filter(|fold| fold.is_flying()).collect();
+            let alone = flying.len() == 1;
+            for fold in &mut flying {
+                fold.state = match (&outcome, fold.state) {
+                    (Outcome::Written, State::Marking) => State::Marked,
+                    (Outcome::Written, _) => State::Done,
+                    (Outcome::Rejected(_), _) if alone => State::Refused,
+                    _ => State::Waiting,
+                };
+            }
+            if let Outcome::Rejected(reason) = outcome {
+                let place = flying.first().map(|fold| fold.place);
+                document.one_by_one = true;
+                if let Some(place) = place.filter(|_| alone) {
+                    let reason = format!("the store refuses document `{}`: {reason}", document.key);
+                    self.fail(place, reason);
                 }
             }
+        }
+        for d in 0..self.documents.len() {
+            self.documents[d].open = self.documents[d].folds.iter().any(|fold| self.is_due(fold));
         }
     }
 
     /// Whether every document has its answer.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.rows.is_empty() && self.documents.iter().all(|d| !d.open)
+        self.documents.iter().all(|d| !d.open)
     }
 
-    /// The new progress: over all messages before each partition's stop.
+    /// What became of each partition: its lane, over all messages before its stop.
     #[must_use]
-    pub fn finish(self) -> Finished {
+    pub fn finish(mut self) -> Finished {
         debug_assert!(self.is_done(), "progress must not pass an unanswered write");
         let mut finished = Finished::default();
-        for (p, part) in self.parts.into_iter().enumerate() {
-            let mut progress = part.progress;
-            let end = self.stops[p].as_ref().map_or(part.deliveries.len(), |(i, _)| *i);
-            for (i, delivery) in part.deliveries.iter().take(end).enumerate() {
-                let Ok(event) = &delivery.event else { break };
-                progress.handled(&event.envelope.reference, delivery.offset);
-                if self.applied.contains(&(p, i)) {
-                    finished.applied.push(event.envelope.occurred_at);
-                } else if event.data.is_some() {
-                    finished.duplicates += 1;
+        let folded: BTreeSet<Place> = self.documents.iter().flat_map(|d| d.folds.iter().map(|f| f.place)).collect();
+        for (p, mut share) in std::mem::take(&mut self.shares).into_iter().enumerate() {
+            let end = share.stop.as_ref().map_or(share.items.len(), |(i, _)| *i);
+            for (i, item) in share.items.iter().enumerate().take(end) {
+                if let Plan::Park(reason) = &item.plan {
+                    let (delivery, done) = (item.delivery.clone(), self.done((p, i)).collect());
+                    let reason = reason.clone();
+                    finished.parked.push(Parked { partition: share.partition.clone(), delivery, reason, done });
+                } else if let Some(event) = item.taken() {
+                    if self.applied.contains(&(p, i)) {
+                        finished.applied.push(event.envelope.occurred_at);
+                    } else if matches!(item.plan, Plan::Check | Plan::Skip) || folded.contains(&(p, i)) {
+                        finished.duplicates += 1;
+                    }
+                }
+                if share.letters.is_none() {
+                    share.lane.settle(item);
                 }
             }
-            if let Some((i, reason)) = self.stops[p].clone() {
-                finished.stops.push((part.partition.clone(), Stop { offset: part.deliveries[i].offset, reason }));
+            if let Some((i, reason)) = share.stop {
+                let offset = share.items[i].delivery.offset;
+                if share.letters.is_none() {
+                    share.lane.fails(offset);
+                }
+                let before = share.letters.as_ref().and_then(|notes| notes.get(i)).map(|note| note.done.clone());
+                let done = self.done((p, i)).chain(before.unwrap_or_default()).collect();
+                finished.stops.push((share.partition.clone(), Stop { offset, reason, done }));
             }
-            finished.progress.push((part.partition, progress));
+            if share.letters.is_some() {
+                finished.settled.push((share.partition.clone(), end));
+            }
+            finished.lanes.push((share.partition, share.lane));
         }
         finished
     }
 
-    fn writes(&self) -> Vec<Write> {
-        let open = self.documents.iter().filter(|d| d.open);
-        open.map(|d| Write {
-            key: d.key.clone(),
-            version: d.stored.version,
-            fields: d.stored.fields.clone(),
-            ..Write::default()
-        })
-        .collect()
-    }
-
-    /// Folds one event into its document. `Ok(false)`: the document has it already.
-    fn fold_one(&mut self, (p, i): Place, d: usize) -> Result<bool, String> {
-        let Ok(event) = &self.parts[p].deliveries[i].event else { return Ok(false) };
-        let (Some(data), Some(program)) = (&event.data, self.compiled.program(&event.envelope.event_type)) else {
-            return Ok(false);
+    /// What a message changes, by document.
+    fn changes(&self, place: Place) -> Result<Vec<(String, Change)>, String> {
+        let item = self.item(place);
+        let rollup = self.compiled.kind == ReadModelKind::Rollup;
+        match &item.plan {
+            Plan::Fail(reason) => return Err(reason.clone()),
+            Plan::Stop(_) | Plan::Hold | Plan::Skip => return Ok(Vec::new()),
+            // Where documents have one source, their version is all that has to be looked at.
+            Plan::Check | Plan::Pass if self.compiled.kind != ReadModelKind::Entity => return Ok(Vec::new()),
+            // What of a parked event was added before must be known when it is retried.
+            Plan::Park(_) if !rollup => return Ok(Vec::new()),
+            Plan::Fold | Plan::Check | Plan::Pass | Plan::Park(_) => {}
+        }
+        let Some(event) = item.taken() else { return Ok(Vec::new()) };
+        let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(Vec::new()) };
+        let key = event.envelope.reference.aggregate_id.to_string();
+        let data = match &event.data {
+            Some(Ok(data)) => data,
+            Some(Err(_)) if matches!(item.plan, Plan::Pass) => return Ok(vec![(key, Change::Program)]),
+            Some(Err(_)) if item.plan != Plan::Fold => return Ok(Vec::new()),
+            Some(Err(reason)) => return Err(describe(event, reason)),
+            None => return Ok(Vec::new()),
         };
-        let document = &mut self.documents[d].stored;
-        let sequence = event.envelope.reference.sequence;
-        if sequence <= document.version {
-            return Ok(false);
+        let changes = match self.compiled.kind {
+            ReadModelKind::Entity => return Ok(vec![(key, Change::Program)]),
+            ReadModelKind::Facts => rows(program, event, data)
+                .map(|rows| rows.into_iter().map(|r| (r.key, Change::Row(r.fields.unwrap_or_default()))).collect()),
+            ReadModelKind::Rollup => rollup::additions(program, &self.compiled.projection.sum_by, event, data)
+                .map(|all| all.into_iter().map(|(key, addition)| (key, Change::Addition(addition))).collect()),
+        };
+        match changes {
+            // A follower's own fault shows when its turn comes.
+            Err(_) if item.plan != Plan::Fold => Ok(Vec::new()),
+            changes => changes.map_err(|poison| describe(event, &poison.to_string())),
         }
-        if self.seen[p][i] == Seen::Duplicate && !self.applied_before(p, i) {
-            return Err(order_broken(event, self.documents[d].stored.version));
-        }
-        let folded = self.documents[d].stored.fold(program, event, data);
-        folded.map_err(|poison| describe(event, &poison.to_string()))?;
-        self.applied.insert((p, i));
-        Ok(true)
     }
 
-    /// Whether an event that the watermark calls a duplicate is one of an event in this very batch that wasn't written: then
-    /// its document may honestly lack it.
-    fn applied_before(&self, p: usize, i: usize) -> bool {
-        let reference = |i: usize| self.parts[p].deliveries[i].event.as_ref().ok().map(|e| &e.envelope.reference);
-        let this = reference(i);
-        (0..i).any(|earlier| self.seen[p][earlier] == Seen::New && reference(earlier) == this)
-    }
-
-    fn fold_rows(&mut self) -> Vec<Write> {
-        let mut ids = HashSet::new();
-        for p in 0..self.parts.len() {
-            for i in 0..self.seen[p].len() {
-                let Ok(event) = &self.parts[p].deliveries[i].event else { break };
-                let (Some(data), Some(program)) = (&event.data, self.compiled.program(&event.envelope.event_type))
-                else {
-                    continue;
-                };
-                if !ids.insert(event.envelope.id) {
-                    continue;
+    /// Folds one event into its document: gives the fold's new state, if it has one.
+    fn fold_one(
+        &mut self,
+        place @ (p, i): Place,
+        d: usize,
+        f: usize,
+        slices: Option<&mut Result<Slices, String>>,
+    ) -> Result<Option<State>, String> {
+        let parked = self.is_parked(place);
+        let share = &self.shares[p];
+        let item = &share.items[i];
+        let Ok(event) = &item.delivery.event else { return Ok(None) };
+        let document = &mut self.documents[d];
+        let poison = |poison: super::Poison| describe(event, &poison.to_string());
+        match (&document.folds[f].change, slices) {
+            (Change::Program, _) => {
+                let reference = &event.envelope.reference;
+                if reference.sequence <= document.stored.version {
+                    return Ok(Some(State::Done));
                 }
-                match rows(program, event, data) {
-                    Ok(rows) => {
-                        self.rows.extend(rows.into_iter().map(|row| (row, (p, i))));
-                        if self.seen[p][i] == Seen::New {
-                            self.applied.insert((p, i));
-                        }
+                match (&item.plan, &event.data) {
+                    (Plan::Check, _) if share.lane.is_parked(&reference.aggregate_id) => return Ok(Some(State::Done)),
+                    (Plan::Check, _) => return Err(order_broken(event, document.stored.version)),
+                    (Plan::Pass, _) => document.stored.version = reference.sequence,
+                    (_, Some(Ok(data))) if !parked => {
+                        let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(None) };
+                        document.stored.fold(program, event, data).map_err(poison)?;
                     }
-                    Err(poison) => {
-                        let reason = describe(event, &poison.to_string());
-                        self.stop((p, i), reason);
-                        break;
-                    }
+                    _ => return Ok(None),
                 }
             }
+            (Change::Row(_), _) if parked => return Ok(None),
+            (Change::Row(row), _) => document.stored.fields = Some(row.clone()),
+            (Change::Addition(addition), Some(slices)) => {
+                let slices = slices.as_mut().map_err(|reason| describe(event, reason))?;
+                let note = share.letters.as_ref().and_then(|notes| notes.get(i));
+                if note.is_some_and(|note| note.done.contains(&document.key)) {
+                    return Ok(Some(State::Done));
+                }
+                let known = if note.is_some() { slices.has_letter(event) } else { slices.has(&share.partition, event) };
+                if known {
+                    return Ok(Some(State::Done));
+                }
+                if parked {
+                    slices.mark(&share.partition, &event.envelope.reference);
+                    return Ok(Some(State::Marking));
+                }
+                let fields = if note.is_some() {
+                    slices.add_letter(event.envelope.id, addition)
+                } else {
+                    slices.add(&share.partition, &event.envelope.reference, addition)
+                };
+                document.stored.fields = Some(fields.map_err(poison)?);
+            }
+            (Change::Addition(_), None) => return Ok(None),
         }
-        self.rows.iter().map(|(row, _)| row.clone()).collect()
+        Ok(Some(State::InFlight))
+    }
+
+    /// Gives a rollup's document the guards of all that was folded into it, and its next version.
+    fn close_rollup(&mut self, d: usize, mut slices: Slices) {
+        let document = &self.documents[d];
+        let shares: BTreeSet<usize> = document.folds.iter().filter(|f| f.is_flying()).map(|f| f.place.0).collect();
+        for p in shares {
+            let share = &self.shares[p];
+            if share.letters.is_some() {
+                continue;
+            }
+            // Not beyond what is still to be folded.
+            let waiting = document.folds.iter().filter(|fold| fold.place.0 == p && self.is_due(fold));
+            let waiting = waiting.map(|f| f.place.1).min().unwrap_or(usize::MAX);
+            let end = share.stop.as_ref().map_or(share.items.len(), |(i, _)| *i).min(waiting);
+            let items = &share.items[..end];
+            // Of a duplicate nothing follows: an older guard may cover it, and not what came before it here.
+            let first = items.iter().rev().filter(|item| item.plan.is_first());
+            let Some(last) = first.filter_map(|item| item.delivery.reference()).next() else { continue };
+            let done = |i: usize| document.folds.iter().any(|f| f.place == (p, i) && f.state == State::Done);
+            let missing = items.iter().enumerate().filter(|(i, item)| matches!(item.plan, Plan::Park(_)) && !done(*i));
+            let missing = missing.filter_map(|(_, item)| item.delivery.reference()).map(occurrence).collect();
+            let added = document.folds.iter().filter(|f| f.place.0 == p && f.state == State::InFlight);
+            let added = added.filter_map(|f| share.items[f.place.1].delivery.reference());
+            slices.cover(&share.partition, &lane::covered(share.lane.progress(), items), last, added, missing);
+        }
+        let stored = &mut self.documents[d].stored;
+        stored.version += 1;
+        stored.state = Some(slices.write());
+    }
+
+    /// The documents that have an event.
+    fn done(&self, place: Place) -> impl Iterator<Item = String> {
+        let has = move |d: &&Document| d.folds.iter().any(|f| f.place == place && f.state == State::Done);
+        self.documents.iter().filter(has).map(|d| d.key.clone())
+    }
+
+    /// An event can't be folded: it is parked if that was its last try, otherwise its lane stops before it.
+    fn fail(&mut self, place @ (p, i): Place, reason: String) {
+        if self.is_out(place) {
+            return;
+        }
+        let share = &mut self.shares[p];
+        if share.letters.is_some() || share.no_parking || !share.lane.is_last_try(share.items[i].delivery.offset) {
+            share.stop = Some((i, reason));
+            return;
+        }
+        let aggregate = share.items[i].delivery.aggregate();
+        share.items[i].plan = Plan::Park(Some(reason));
+        for item in &mut share.items[i + 1..] {
+            if item.plan == Plan::Fold && item.delivery.aggregate() == aggregate {
+                item.plan = Plan::Park(None);
+            }
+        }
+        // Of the refused one, a rollup's document must be told.
+        let folds = self.documents.iter_mut().flat_map(|document| &mut document.folds);
+        for fold in folds.filter(|fold| fold.place == place && fold.state == State::Refused) {
+            fold.state = State::Waiting;
+        }
+    }
+
+    /// Whether a fold has still to be made.
+    fn is_due(&self, fold: &Fold) -> bool {
+        let mark = matches!(fold.change, Change::Addition(_));
+        fold.state == State::Waiting && !self.is_stopped(fold.place) && (mark || !self.is_parked(fold.place))
+    }
+
+    fn item(&self, (p, i): Place) -> &Item {
+        &self.shares[p].items[i]
     }
 
     fn is_stopped(&self, (p, i): Place) -> bool {
-        self.stops[p].as_ref().is_some_and(|(at, _)| *at <= i)
+        self.shares[p].stop.as_ref().is_some_and(|(at, _)| *at <= i)
     }
 
-    fn stop(&mut self, (p, i): Place, reason: String) {
-        if !self.is_stopped((p, i)) {
-            self.stops[p] = Some((i, reason));
-        }
+    fn is_parked(&self, place: Place) -> bool {
+        matches!(self.item(place).plan, Plan::Park(_))
+    }
+
+    fn is_out(&self, place: Place) -> bool {
+        self.is_stopped(place) || self.is_parked(place)
+    }
+}
+
+impl Share {
+    fn new(partition: Partition, part: Part) -> Self {
+        let items: Vec<Item> = match &part.letters {
+            None => part.lane.admit(part.deliveries, part.give_up),
+            Some(notes) => {
+                let plan =
+                    |note: Option<&LetterNote>| if note.is_some_and(|n| n.skip) { Plan::Pass } else { Plan::Fold };
+                let letters = part.deliveries.into_iter().enumerate();
+                letters.map(|(i, delivery)| Item::letter(delivery, plan(notes.get(i)))).collect()
+            }
+        };
+        let stop = items.iter().enumerate().find_map(|(i, item)| match &item.plan {
+            Plan::Stop(reason) => Some((i, reason.clone())),
+            _ => None,
+        });
+        Self { partition, lane: part.lane, items, letters: part.letters, no_parking: part.no_parking, stop }
+    }
+}
+
+impl Item {
+    fn letter(delivery: Delivery, plan: Plan) -> Self {
+        let plan = match (&delivery.event, plan) {
+            (Err(reason), Plan::Fold) => Plan::Fail(reason.clone()),
+            (_, plan) => plan,
+        };
+        Self { delivery, plan, beyond: false }
+    }
+
+    /// The event, if the projection takes it.
+    fn taken(&self) -> Option<&Event> {
+        self.delivery.event.as_ref().ok().filter(|event| event.data.is_some())
+    }
+}
+
+impl Fold {
+    fn is_flying(&self) -> bool {
+        matches!(self.state, State::InFlight | State::Marking)
+    }
+}
+
+impl Document {
+    fn is_flying(&self) -> bool {
+        self.folds.iter().any(Fold::is_flying)
+    }
+
+    fn new(key: String) -> Self {
+        Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false }
+    }
+
+    fn write(&self) -> Write {
+        let Stored { version, fields, state } = self.stored.clone();
+        Write { key: self.key.clone(), version, fields, state, ..Write::default() }
     }
 }
 
@@ -322,15 +529,6 @@ fn order_broken(event: &Event, version: i64) -> String {
     let what = format!(
         "source order broken: the watermark says it was handled, but its document is at {version}; was the topic filled by something \
          other than the one connector?"
-    );
-    describe(event, &what)
-}
-
-fn unknown_epoch(progress: &Progress, event: &Event) -> String {
-    let known = progress.epoch.as_deref().unwrap_or("none");
-    let what = format!(
-        "epoch {} is not {known}: the write database was restored or failed over; an operator must accept it",
-        event.envelope.reference.epoch
     );
     describe(event, &what)
 }

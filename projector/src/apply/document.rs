@@ -59,8 +59,8 @@ pub enum Outcome {
 pub struct Event {
     /// All but the payload.
     pub envelope: Envelope,
-    /// The payload in its newest version; `None` where the projection has no program for this type.
-    pub data: Option<Value>,
+    /// The payload in its newest version, or why it can't be read; none where the projection has no program for this type.
+    pub data: Option<Result<Value, String>>,
 }
 
 /// Why an event can't be folded, now or later.
@@ -72,6 +72,9 @@ pub enum Poison {
     /// The program left something that isn't a document.
     #[error("the program left {0} where a document must be an object, or null to delete it")]
     NotADocument(String),
+    /// A rollup's row can't be added up.
+    #[error("the program left a row that can't be added: {0}")]
+    NotAnAddition(String),
 }
 
 impl Write {
@@ -83,11 +86,6 @@ impl Write {
 }
 
 impl Stored {
-    /// What a document is before its first event.
-    pub(super) fn nothing() -> Self {
-        Self::default()
-    }
-
     /// Folds one event in. The document is unchanged if that fails.
     pub(super) fn fold(&mut self, program: &Program, event: &Event, data: &Value) -> Result<(), Poison> {
         // The program may fail half way; then the fields must still be what they were.

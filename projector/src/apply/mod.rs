@@ -15,8 +15,11 @@
 
 mod batch;
 mod document;
+mod lane;
 mod progress;
+mod rollup;
 
-pub use batch::{Batch, Delivery, Finished, Part, Stop};
+pub use batch::{Batch, Finished, Part, Stop};
 pub use document::{Event, Outcome, Partition, Poison, Stored, Write};
-pub use progress::{Progress, Seen};
+pub use lane::{Delivery, Lane, LetterNote, Parked, TRIES};
+pub use progress::{Occurrence, Progress, Seen, occurrence};

@@ -8,7 +8,8 @@
 //! whatever offset it comes again. The recent set is small unless a writing transaction stays open for long.
 //!
 //! Transaction ids mean something within one **epoch** (source and timeline) only: after a fail-over or a restore they
-//! repeat, so an event of another epoch is never judged, it stops the partition.
+//! repeat, so an event of another epoch is never judged; it stops the partition until an operator has accepted the epoch
+//! ([`Progress::enter`]). Events of an epoch that was left are old by definition.
 
 use crate::event::EventRef;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub enum Seen {
     UnknownEpoch,
 }
 
+/// An event within its epoch and topic: (txid, aggregate id, sequence).
+pub type Occurrence = (u64, Arc<str>, i64);
+
 /// How far one partition has been handled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -35,8 +39,14 @@ pub struct Progress {
     pub epoch: Option<Arc<str>>,
     /// W: every event with a smaller `txid` is handled.
     pub watermark: u64,
-    /// Handled events with `txid` ≥ W, as (txid, aggregate id, sequence).
-    pub recent: BTreeSet<(u64, Arc<str>, i64)>,
+    /// Handled events with `txid` ≥ W.
+    pub recent: BTreeSet<Occurrence>,
+    /// The event at `next_offset` − 1, by which a topic that was made anew is told from this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Occurrence>,
+    /// Epochs that were left behind.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub past: BTreeSet<Arc<str>>,
     /// The fencing epoch of the owner who saved it: stores refuse progress of an earlier owner than the one they have.
     #[serde(default)]
     pub fence: i64,
@@ -47,6 +57,7 @@ impl Progress {
     #[must_use]
     pub fn seen(&self, event: &EventRef) -> Seen {
         match &self.epoch {
+            Some(epoch) if *epoch != event.epoch && self.past.contains(&event.epoch) => Seen::Duplicate,
             Some(epoch) if *epoch != event.epoch => Seen::UnknownEpoch,
             _ if self.has(event.txid, &event.aggregate_id, event.sequence) => Seen::Duplicate,
             _ => Seen::New,
@@ -59,17 +70,9 @@ impl Progress {
         txid < self.watermark || self.recent.contains(&(txid, Arc::clone(aggregate_id), sequence))
     }
 
-    /// Notes that the event at `offset` is handled: applied, a duplicate, or of no interest. In offset order.
+    /// Notes that the event at `offset` is handled: applied, a duplicate, parked, or of no interest. In offset order.
     pub fn handled(&mut self, event: &EventRef, offset: i64) {
-        debug_assert!(event.tx_min <= event.txid, "a transaction is older than the oldest running one");
-        self.epoch.get_or_insert_with(|| Arc::clone(&event.epoch));
-        if event.tx_min > self.watermark {
-            self.watermark = event.tx_min;
-            self.recent = self.recent.split_off(&(self.watermark, Arc::from(""), i64::MIN));
-        }
-        if event.txid >= self.watermark {
-            self.recent.insert((event.txid, Arc::clone(&event.aggregate_id), event.sequence));
-        }
+        self.covers(event);
         self.passed(offset);
     }
 
@@ -78,6 +81,44 @@ impl Progress {
         debug_assert!(offset >= self.next_offset, "offsets are handled in order");
         self.next_offset = offset + 1;
     }
+
+    /// [`Progress::handled`] without its offset.
+    pub(super) fn covers(&mut self, event: &EventRef) {
+        debug_assert!(event.tx_min <= event.txid, "a transaction is older than the oldest running one");
+        self.enter(&event.epoch);
+        if self.past.contains(&event.epoch) {
+            return;
+        }
+        if event.tx_min > self.watermark {
+            self.watermark = event.tx_min;
+            self.recent = self.recent.split_off(&(self.watermark, Arc::from(""), i64::MIN));
+        }
+        self.beside(event);
+    }
+
+    /// Notes that an event beyond a hole is handled: of what lies before it nothing follows.
+    pub(super) fn beside(&mut self, event: &EventRef) {
+        if event.txid >= self.watermark && self.epoch.as_ref() == Some(&event.epoch) {
+            self.recent.insert(occurrence(event));
+        }
+    }
+
+    /// Enters the epoch, leaving the one before it behind. The caller has made sure that it was accepted.
+    pub(super) fn enter(&mut self, epoch: &Arc<str>) {
+        if self.epoch.as_ref() == Some(epoch) || self.past.contains(epoch) {
+            return;
+        }
+        if let Some(left) = self.epoch.replace(Arc::clone(epoch)) {
+            self.past.insert(left);
+            self.watermark = 0;
+            self.recent.clear();
+        }
+    }
+}
+
+/// What names an event among all of its epoch and topic.
+pub fn occurrence(event: &EventRef) -> Occurrence {
+    (event.txid, Arc::clone(&event.aggregate_id), event.sequence)
 }
 
 #[cfg(test)]

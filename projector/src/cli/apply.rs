@@ -67,7 +67,7 @@ async fn apply_one(
             (generation.clone(), "changed in place (queries)")
         }
         None => {
-            let topics = partition_counts(&args.kafka, &[compiled.topic()])?;
+            let topics = partition_counts(&args.kafka, &compiled.topics())?;
             (control.create_live(name, &compiled.fingerprint(), &source.text, &topics).await?, "created")
         }
     };

@@ -3,10 +3,13 @@
 //! Progress here is a copy. The truth is the progress saved in each read store after its batch; the hosts publish it here
 //! every few milliseconds, with a `NOTIFY`, so that waiting queries wake up without polling and status needs one place only.
 
+mod dead_letter;
+mod epoch;
 mod generation;
 mod progress;
 mod status;
 
+pub use dead_letter::{DeadLetter, DeadLetterState, ParkedAggregate};
 pub use generation::Generation;
 pub use progress::{PROGRESS_CHANNEL, ProgressMap};
 pub use status::HostStatus;
@@ -25,6 +28,21 @@ pub enum ControlError {
     /// The tables couldn't be created or are of a newer release.
     #[error("control store: {0}; use the database of this release or a newer projector")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The caller is no longer the owner of the partition.
+    #[error("{topic}/{partition}: fenced: the owner has epoch {owner}, ours is {fence}")]
+    Fenced {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The caller's epoch.
+        fence: i64,
+        /// The present owner's.
+        owner: i64,
+    },
+    /// What an operator asked for can't be done.
+    #[error("{0}")]
+    Refused(String),
     /// A row that this release can't read.
     #[error("control store: {what} can't be read: {reason}")]
     Unreadable {
@@ -33,6 +51,29 @@ pub enum ControlError {
         /// Why.
         reason: String,
     },
+}
+
+impl ControlError {
+    /// Whether the database is away, or was in the middle of something: worth another try.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => {
+                let code = error.code();
+                ["08", "40", "53", "55", "57"].iter().any(|class| code.as_deref().is_some_and(|c| c.starts_with(class)))
+            }
+            Self::Database(error) => {
+                matches!(
+                    error,
+                    sqlx::Error::Io(_)
+                        | sqlx::Error::PoolTimedOut
+                        | sqlx::Error::Protocol(_)
+                        | sqlx::Error::WorkerCrashed
+                )
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A connection pool to the control store.

@@ -1,6 +1,7 @@
 //! The envelope: what the outbox row said beside its payload, carried as Kafka headers.
 
 use crate::expr::{Kind, Object, Value};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -18,6 +19,25 @@ pub struct EventRef {
     pub aggregate_id: Arc<str>,
     /// The event's place in its aggregate, from 1.
     pub sequence: i64,
+}
+
+/// A message as raw as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw {
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Bytes)>,
+    /// The value.
+    pub payload: Option<Bytes>,
+}
+
+impl Raw {
+    /// A header's bytes.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
+    }
 }
 
 /// An event without its payload.

@@ -8,6 +8,6 @@ mod upcast;
 
 pub use avro::{AvroError, Shape};
 pub use catalog::{Catalog, CatalogError, EventType};
-pub use envelope::{Envelope, EnvelopeError, EventRef};
+pub use envelope::{Envelope, EnvelopeError, EventRef, Raw};
 pub use registry::{DecodeError, Decoder};
 pub use upcast::Upcaster;

@@ -5,7 +5,9 @@
 //! brought meanwhile goes to the store in one call; a partition that must stop doesn't stop the others.
 
 mod cache;
+mod calls;
 mod lag;
+mod letters;
 mod publisher;
 mod retry;
 mod saver;
@@ -62,6 +64,16 @@ pub enum HostError {
     /// The control store.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// Messages are gone that it hasn't handled.
+    #[error("{generation}: {}/{}: {reason}", .partition.topic, .partition.number)]
+    Lost {
+        /// Which.
+        generation: String,
+        /// Where.
+        partition: Partition,
+        /// What, and what to do.
+        reason: String,
+    },
     /// Its task ended by a fault of ours.
     #[error("{0} ended unexpectedly")]
     Died(String),
@@ -131,7 +143,7 @@ impl Host {
             let (source, items) = KafkaSource::start(
                 &config.kafka,
                 &format!("projector.{}", generation.id()),
-                &compiled.topic(),
+                &compiled.topics(),
                 QUEUE_CAPACITY,
             )?;
             tracing::info!(
@@ -148,6 +160,7 @@ impl Host {
                 decoder: Arc::clone(&decoder),
                 source: source.clone(),
                 publisher: host.publisher.clone(),
+                control: host.control.clone(),
                 stats: Arc::clone(&stats),
                 fault_delay: config.fault_delay,
                 stop: host.stop.clone(),
@@ -209,11 +222,6 @@ impl Host {
             }
         }
     }
-}
-
-/// The next offset of a partition, or the beginning.
-fn next_offset(progress: Option<&crate::apply::Progress>) -> i64 {
-    progress.map_or(0, |p| p.next_offset)
 }
 
 /// Messages in these partitions that aren't handled yet.

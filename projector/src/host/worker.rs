@@ -1,21 +1,22 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
+use super::HostError;
 use super::cache::Cache;
+use super::calls::Calls;
+use super::letters::Letters;
 use super::publisher::Publisher;
-use super::retry::Backoff;
 use super::saver::Saver;
 use super::stats::Stats;
-use super::{HostError, next_offset};
-use crate::apply::{Batch, Delivery, Event, Finished, Part, Partition, Progress};
-use crate::control::Generation;
-use crate::event::{Decoder, Envelope};
+use crate::apply::{Batch, Finished, Lane, Part, Partition, Progress, occurrence};
+use crate::control::{Control, Generation};
+use crate::event::Decoder;
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{Outcome, Sink, SinkError, Stored, Write};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,18 +27,34 @@ use tokio_util::sync::CancellationToken;
 const BATCH_MAX: usize = 500;
 /// How long writes to a store with refreshes may stay invisible to those who don't wait.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
-/// Pauses before a partition that stopped is tried again.
-const STOPPED_RETRY: [Duration; 4] =
-    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(30)];
+/// Pauses before a partition that stopped is tried again. A poison event is parked at its third try.
+const STOPPED_RETRY: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+/// How long an event waits for a missing one before it.
+const HOLD: Duration = Duration::from_secs(10);
+/// How often operators' wishes for dead letters are looked for, while there are any.
+const LETTERS_EVERY: Duration = Duration::from_secs(1);
+/// Poison events in a minute that are parked; more mean that it isn't the events' fault, and the read model stands still.
+const PARKED_A_MINUTE: usize = 50;
 
 /// A partition of ours.
 #[derive(Debug, Default)]
 struct Owned {
-    progress: Progress,
+    lane: Lane,
+    /// Our epoch as its owner: what is parked is refused once somebody else has a greater one.
+    fence: i64,
+    /// The first message is the last one that was handled, read again: it tells whether the topic is still the same.
+    verify: bool,
     /// Set while the partition stands before a message that couldn't be handled; its messages are dropped until the source
     /// has gone back to it.
     stopped: Option<Stopped>,
-    tries: usize,
+    /// When what is held has waited long enough.
+    give_up_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -61,6 +78,7 @@ pub(super) struct Setup {
     pub(super) decoder: Arc<Decoder>,
     pub(super) source: KafkaSource,
     pub(super) publisher: Publisher,
+    pub(super) control: Control,
     pub(super) stats: Arc<Stats>,
     pub(super) fault_delay: Duration,
     pub(super) stop: CancellationToken,
@@ -68,6 +86,8 @@ pub(super) struct Setup {
 
 pub(super) struct Worker {
     setup: Setup,
+    calls: Calls,
+    letters: Letters,
     owned: BTreeMap<Partition, Owned>,
     cache: Cache,
     saver: Saver,
@@ -76,39 +96,60 @@ pub(super) struct Worker {
     refreshing: Option<Refreshing>,
     next_refresh: Instant,
     next_batch: Instant,
+    next_letters: Instant,
+    /// When the last poison events were parked.
+    poison: VecDeque<Instant>,
 }
 
 impl Worker {
     pub(super) fn new(setup: Setup) -> Self {
         let saver = Saver::new(Arc::clone(&setup.sink), setup.stop.clone());
+        let calls = Calls {
+            generation: setup.generation.id(),
+            sink: Arc::clone(&setup.sink),
+            decoder: Arc::clone(&setup.decoder),
+            compiled: Arc::clone(&setup.compiled),
+            stats: Arc::clone(&setup.stats),
+            stop: setup.stop.clone(),
+            standing: Arc::new(Mutex::new(None)),
+        };
+        let control = setup.control.clone();
+        let letters = Letters { control, generation_id: setup.generation.generation_id, calls: calls.clone() };
+        let now = Instant::now();
         Self {
             setup,
+            calls,
+            letters,
             owned: BTreeMap::new(),
             cache: Cache::default(),
             saver,
             invisible: Vec::new(),
             refreshing: None,
-            next_refresh: Instant::now(),
-            next_batch: Instant::now(),
+            next_refresh: now,
+            next_batch: now,
+            next_letters: now,
+            poison: VecDeque::new(),
         }
     }
 
     /// Works until the queue ends.
     pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<(), HostError> {
-        self.retry(|sink| Box::pin(async move { sink.prepare().await })).await?;
+        self.calls.store(|sink| Box::pin(async move { sink.prepare().await })).await?;
+        let far = Duration::from_secs(3600);
         loop {
-            let stopped = self
-                .owned
-                .values()
-                .filter_map(|o| o.stopped.as_ref().filter(|s| !s.rewinding).map(|s| s.retry_at))
-                .min();
-            let far = Instant::now() + Duration::from_secs(3600);
+            let stopped =
+                self.owned.values().filter_map(|o| o.stopped.as_ref().filter(|s| !s.rewinding).map(|s| s.retry_at));
+            let stopped = stopped.min();
+            let give_up = self.owned.values().filter_map(|o| o.give_up_at).min();
+            let later = |at: Option<Instant>| tokio::time::sleep_until(at.unwrap_or_else(|| Instant::now() + far));
             tokio::select! {
                 item = paced(&mut items, self.next_batch) => match item {
                     Some(item) => self.take(item, &mut items).await?,
                     None => return self.save_all().await,
                 },
-                () = tokio::time::sleep_until(stopped.unwrap_or(far)), if stopped.is_some() => self.rewind_stopped(),
+                () = later(stopped), if stopped.is_some() => self.rewind_stopped().await?,
+                () = later(give_up), if give_up.is_some() => self.give_up().await?,
+                () = tokio::time::sleep_until(self.next_letters), if self.has_letters() => self.look_at_letters().await?,
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
                 saved = self.saver.saved(), if self.saver.has_work() => self.saved(&saved?),
@@ -123,6 +164,7 @@ impl Worker {
         while let Some(item) = next {
             match item {
                 Item::Message(message) => {
+                    self.verify(&message, &mut batch).await?;
                     if self.is_wanted(&message) {
                         batch.entry(message.partition.clone()).or_default().push(message);
                     }
@@ -142,7 +184,57 @@ impl Worker {
     fn is_wanted(&self, message: &Message) -> bool {
         self.owned
             .get(&message.partition)
-            .is_some_and(|o| o.stopped.is_none() && message.offset >= o.progress.next_offset)
+            .is_some_and(|o| o.stopped.is_none() && message.offset >= o.lane.progress().next_offset)
+    }
+
+    /// Finds out whether the topic is still the one that was read before. One that was deleted and made anew begins again at
+    /// offset 0; what it brings again is known by the watermark, at whatever offset.
+    async fn verify(
+        &mut self,
+        message: &Message,
+        batch: &mut BTreeMap<Partition, Vec<Message>>,
+    ) -> Result<(), HostError> {
+        let Some(owned) = self.owned.get_mut(&message.partition).filter(|owned| owned.stopped.is_none()) else {
+            return Ok(());
+        };
+        let verify = std::mem::take(&mut owned.verify);
+        let next = batch.get(&message.partition).and_then(|messages| messages.last()).map_or(0, |last| last.offset + 1);
+        let next = owned.lane.progress().next_offset.max(next);
+        if message.offset >= next {
+            if verify && message.offset > next {
+                let reason = format!(
+                    "messages {next} to {} were deleted before they were handled: the topic's retention is shorter than this read model \
+                     was behind; rebuild it from the event store",
+                    message.offset - 1
+                );
+                return Err(HostError::Lost {
+                    generation: self.calls.generation.clone(),
+                    partition: message.partition.clone(),
+                    reason,
+                });
+            }
+            return Ok(());
+        }
+        if verify && message.offset + 1 == next {
+            let found = self.calls.read(message.offset, message.raw.clone()).await?;
+            let expected = self.owned.get(&message.partition).and_then(|o| o.lane.progress().last.clone());
+            if expected.is_none() || found.reference().map(occurrence) == expected {
+                return Ok(());
+            }
+        }
+        // What came of the old topic is settled first.
+        self.process(std::mem::take(batch)).await?;
+        tracing::warn!(generation = self.calls.generation, topic = %message.partition.topic, partition = message.partition.number,
+            offset = message.offset, expected = next, "the topic was made anew: beginning with it again");
+        if let Some(owned) = self.owned.get_mut(&message.partition) {
+            owned.lane.restart();
+            if message.offset > 0 {
+                let retry_at = Instant::now();
+                owned.stopped =
+                    Some(Stopped { retry_at, rewinding: false, reason: "the topic was made anew".to_owned() });
+            }
+        }
+        Ok(())
     }
 
     async fn turn(&mut self, item: Item) -> Result<(), HostError> {
@@ -156,7 +248,7 @@ impl Worker {
                     self.owned.remove(partition);
                     self.setup.stats.with(|s| s.next.remove(partition));
                 }
-                tracing::info!(generation = self.setup.generation.id(), partitions = partitions.len(), "revoked");
+                tracing::info!(generation = self.calls.generation, partitions = partitions.len(), "revoked");
                 drop(done);
             }
             Item::Rewound(partition) => {
@@ -173,25 +265,34 @@ impl Worker {
         partitions: Vec<Partition>,
         answer: oneshot::Sender<Vec<i64>>,
     ) -> Result<(), HostError> {
+        // First the fence, then the progress: what a former owner still saves after this is refused.
+        let claims = self.letters.claim(&partitions).await?;
         let asked = Arc::new(partitions.clone());
         let saved = self
-            .retry(|sink| {
+            .calls
+            .store(|sink| {
                 let asked = Arc::clone(&asked);
                 Box::pin(async move { sink.load_progress(&asked).await })
             })
             .await?;
-        let offsets = saved.iter().map(|p| next_offset(p.as_ref())).collect();
-        tracing::info!(generation = self.setup.generation.id(), partitions = partitions.len(), "assigned");
-        let now: Vec<_> = partitions
-            .into_iter()
-            .zip(saved)
-            .map(|(partition, progress)| (partition, progress.unwrap_or_default()))
-            .collect();
-        self.setup.publisher.publish(self.setup.generation.generation_id, &now);
-        for (partition, progress) in now {
-            self.setup.stats.with(|s| s.next.insert(partition.clone(), progress.next_offset));
-            self.owned.insert(partition, Owned { progress, ..Owned::default() });
+        let accepted = Arc::new(self.calls.control(|| Box::pin(self.setup.control.accepted_epochs())).await?);
+        tracing::info!(generation = self.calls.generation, partitions = partitions.len(), "assigned");
+        let mut offsets = Vec::with_capacity(partitions.len());
+        let mut now = Vec::with_capacity(partitions.len());
+        for ((partition, (fence, parked)), progress) in partitions.into_iter().zip(claims).zip(saved) {
+            let mut lane = Lane::new(progress.unwrap_or_default(), parked);
+            lane.fence(fence);
+            lane.accept(Arc::clone(&accepted));
+            let next = lane.progress().next_offset;
+            let verify = next > 0;
+            offsets.push(if verify { next - 1 } else { 0 });
+            now.push((partition.clone(), lane.progress().clone()));
+            self.setup.stats.with(|s| s.next.insert(partition.clone(), next));
+            self.owned.insert(partition, Owned { lane, fence, verify, ..Owned::default() });
         }
+        self.setup.publisher.publish(self.setup.generation.generation_id, &now);
+        // The fence is saved before anything is written, so that it holds from the beginning.
+        self.saver.save(&now);
         self.setup.stats.assigned.store(true, Ordering::Relaxed);
         if answer.send(offsets).is_err() {
             tracing::debug!("assignment was withdrawn meanwhile");
@@ -208,14 +309,30 @@ impl Worker {
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
             for message in messages {
-                deliveries.push(Delivery { offset: message.offset, event: self.read(&message).await });
+                deliveries.push(self.calls.read(message.offset, message.raw).await?);
             }
-            let progress = self.owned.get(&partition).map(|o| o.progress.clone()).unwrap_or_default();
-            parts.push(Part { partition, progress, deliveries });
+            parts.push(self.part(partition, deliveries));
         }
+        let finished = self.fold(parts).await?;
+        self.settle(finished).await
+    }
+
+    /// A partition's share of a batch; its lane goes with it until the batch is settled.
+    fn part(&mut self, partition: Partition, deliveries: Vec<crate::apply::Delivery>) -> (Partition, Part) {
+        let minute_ago = Instant::now().checked_sub(Duration::from_secs(60));
+        while self.poison.front().is_some_and(|at| minute_ago.is_some_and(|ago| *at < ago)) {
+            self.poison.pop_front();
+        }
+        let no_parking = self.poison.len() >= PARKED_A_MINUTE;
+        let lane = self.owned.get_mut(&partition).map(|owned| std::mem::take(&mut owned.lane)).unwrap_or_default();
+        (partition, Part { lane, deliveries, no_parking, ..Part::default() })
+    }
+
+    /// Drives a batch: loads, folds, writes, until the store has answered for all of it.
+    async fn fold(&mut self, parts: Vec<(Partition, Part)>) -> Result<Finished, HostError> {
         let mut batch = Batch::new(Arc::clone(&self.setup.compiled), parts);
         let started = Instant::now();
-        loop {
+        while !batch.is_done() {
             let loaded = self.load(&batch.keys()).await?;
             let writes = Arc::new(batch.fold(loaded));
             if writes.is_empty() {
@@ -225,20 +342,17 @@ impl Worker {
                 tokio::time::sleep(self.setup.fault_delay).await;
             }
             let outcomes = self
-                .retry(|sink| {
+                .calls
+                .store(|sink| {
                     let writes = Arc::clone(&writes);
                     Box::pin(async move { sink.write(&writes).await })
                 })
                 .await?;
             self.remember(&writes, &outcomes);
             batch.answered(outcomes);
-            if batch.is_done() {
-                break;
-            }
         }
-        tracing::debug!(generation = self.setup.generation.id(), ms = started.elapsed().as_millis(), "batch written");
-        self.settle(batch.finish());
-        Ok(())
+        tracing::debug!(generation = self.calls.generation, ms = started.elapsed().as_millis(), "batch written");
+        Ok(batch.finish())
     }
 
     /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
@@ -248,7 +362,8 @@ impl Worker {
         if !missing.is_empty() {
             let missing = Arc::new(missing);
             loaded = self
-                .retry(|sink| {
+                .calls
+                .store(|sink| {
                     let missing = Arc::clone(&missing);
                     Box::pin(async move { sink.load(&missing).await })
                 })
@@ -270,29 +385,37 @@ impl Worker {
         }
     }
 
-    /// Saves and publishes what a batch came to.
-    fn settle(&mut self, finished: Finished) {
-        let progress = finished.progress;
+    /// Parks, saves and publishes what a batch came to.
+    async fn settle(&mut self, finished: Finished) -> Result<(), HostError> {
+        let now = Instant::now();
+        self.poison.extend(finished.parked.iter().filter(|parked| parked.reason.is_some()).map(|_| now));
+        let mut parked: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
+        for letter in finished.parked {
+            parked.entry(letter.partition.clone()).or_default().push(letter);
+        }
+        for (partition, letters) in parked {
+            let fence = self.owned.get(&partition).map_or(0, |owned| owned.fence);
+            self.letters.park(fence, letters).await?;
+        }
+        let progress: Vec<_> = finished.lanes.iter().map(|(p, lane)| (p.clone(), lane.progress().clone())).collect();
         // Waiting queries may go on: the store has the documents. Kafka learns of it when the store has the progress too.
         self.setup.publisher.publish(self.setup.generation.generation_id, &progress);
         self.saver.save(&progress);
-        for (partition, progress) in &progress {
-            if let Some(owned) = self.owned.get_mut(partition) {
-                if progress.next_offset > owned.progress.next_offset {
-                    owned.tries = 0;
-                }
-                owned.progress = progress.clone();
+        for (partition, lane) in finished.lanes {
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.give_up_at = lane.is_holding().then(|| owned.give_up_at.unwrap_or(now + HOLD));
+                owned.lane = lane;
             }
         }
         for (partition, stop) in &finished.stops {
             if let Some(owned) = self.owned.get_mut(partition) {
-                let pause = STOPPED_RETRY[owned.tries.min(STOPPED_RETRY.len() - 1)];
-                owned.tries += 1;
+                let tries = owned.lane.failed();
+                let pause = STOPPED_RETRY[(tries.saturating_sub(1) as usize).min(STOPPED_RETRY.len() - 1)];
                 let reason =
                     format!("{}/{} stopped at {}: {}", partition.topic, partition.number, stop.offset, stop.reason);
                 owned.stopped = Some(Stopped { retry_at: Instant::now() + pause, rewinding: false, reason });
-                tracing::error!(generation = self.setup.generation.id(), topic = %partition.topic, partition = partition.number,
-                    offset = stop.offset, tries = owned.tries, reason = stop.reason, "partition stopped");
+                tracing::warn!(generation = self.calls.generation, topic = %partition.topic, partition = partition.number,
+                    offset = stop.offset, tries, reason = stop.reason, "partition stopped");
             }
         }
         let (needs_refresh, standing) = (self.setup.sink.needs_refresh(), self.standing_error());
@@ -310,6 +433,63 @@ impl Worker {
         });
         if needs_refresh {
             self.invisible.extend(finished.applied);
+        }
+        Ok(())
+    }
+
+    /// Parks what has waited long enough for an event that didn't come.
+    async fn give_up(&mut self) -> Result<(), HostError> {
+        let now = Instant::now();
+        let due = self.owned.iter().filter(|(_, owned)| owned.give_up_at.is_some_and(|at| at <= now));
+        let due: Vec<_> = due.map(|(partition, _)| partition.clone()).collect();
+        let parts = due.into_iter().map(|partition| {
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.give_up_at = None;
+            }
+            let (partition, part) = self.part(partition, Vec::new());
+            (partition, Part { give_up: true, ..part })
+        });
+        let parts = parts.collect();
+        let finished = self.fold(parts).await?;
+        self.settle(finished).await
+    }
+
+    fn has_letters(&self) -> bool {
+        self.owned.values().any(|owned| owned.lane.has_parked())
+    }
+
+    /// Does what operators asked for dead letters of ours.
+    async fn look_at_letters(&mut self) -> Result<(), HostError> {
+        self.next_letters = Instant::now() + LETTERS_EVERY;
+        let ours: Vec<_> =
+            self.owned.iter().filter(|(_, owned)| owned.lane.has_parked()).map(|(p, _)| p.clone()).collect();
+        for (partition, aggregate) in self.letters.asked(&ours).await? {
+            // From here on nothing of before is read again: a letter that was passed over would be folded then.
+            self.save_all().await?;
+            self.retry_letters(partition, &aggregate).await?;
+        }
+        Ok(())
+    }
+
+    /// Folds an aggregate's dead letters, in order, until none is left or one still fails.
+    async fn retry_letters(&mut self, partition: Partition, aggregate: &str) -> Result<(), HostError> {
+        loop {
+            let (letters, deliveries, notes) = self.letters.of(&partition, aggregate).await?;
+            let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
+            if letters.is_empty() {
+                owned.lane.unpark(aggregate);
+                return Ok(());
+            }
+            let fence = owned.fence;
+            let part = Part { deliveries, letters: Some(notes), ..Part::default() };
+            let finished = self.fold(vec![(partition.clone(), part)]).await?;
+            let settled = finished.settled.first().map_or(0, |(_, settled)| *settled);
+            let stop = finished.stops.first().map(|(_, stop)| stop);
+            self.letters.settle(fence, &letters, settled, stop).await?;
+            self.setup.stats.with(|s| s.applied += finished.applied.len() as u64);
+            if stop.is_some() {
+                return Ok(());
+            }
         }
     }
 
@@ -330,76 +510,25 @@ impl Worker {
         Ok(())
     }
 
-    async fn read(&self, message: &Message) -> Result<Event, String> {
-        let envelope =
-            Envelope::read(message.key.as_deref(), |name| message.header(name)).map_err(|e| e.to_string())?;
-        if self.setup.compiled.program(&envelope.event_type).is_none() {
-            return Ok(Event { envelope, data: None });
-        }
-        let payload = message.payload.as_deref().unwrap_or_default();
-        let mut backoff = Backoff::default();
-        loop {
-            match self.setup.decoder.decode(&envelope, payload).await {
-                Ok(data) => return Ok(Event { envelope, data: Some(data) }),
-                Err(error) if error.is_transient() && !self.setup.stop.is_cancelled() => {
-                    self.failed(&error.to_string(), backoff.tries());
-                    tokio::time::sleep(backoff.next_pause()).await;
-                }
-                Err(error) => return Err(format!("{} {}: {error}", envelope.event_type, envelope.id)),
-            }
-        }
-    }
-
-    /// Calls the store until it answers; what isn't the store being away ends the worker.
-    async fn retry<'a, T>(
-        &self,
-        call: impl Fn(Arc<dyn Sink>) -> futures::future::BoxFuture<'a, Result<T, SinkError>>,
-    ) -> Result<T, HostError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match call(Arc::clone(&self.setup.sink)).await {
-                Ok(answer) => {
-                    if backoff.tries() > 0 {
-                        tracing::info!(generation = self.setup.generation.id(), "store is back");
-                        self.setup.stats.with(|s| s.last_error = self.standing_error());
-                    }
-                    return Ok(answer);
-                }
-                Err(error @ SinkError::Unavailable { .. }) if !self.setup.stop.is_cancelled() => {
-                    self.failed(&error.to_string(), backoff.tries());
-                    tokio::time::sleep(backoff.next_pause()).await;
-                }
-                Err(error) => {
-                    self.failed(&error.to_string(), 0);
-                    return Err(error.into());
-                }
-            }
-        }
-    }
-
     /// The error of a partition that stands still, if any does.
     fn standing_error(&self) -> Option<String> {
-        self.owned.values().find_map(|owned| owned.stopped.as_ref().map(|stopped| stopped.reason.clone()))
+        let standing =
+            self.owned.values().find_map(|owned| owned.stopped.as_ref().map(|stopped| stopped.reason.clone()));
+        self.calls.standing.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&standing);
+        standing
     }
 
-    fn failed(&self, error: &str, tries: u32) {
-        if tries.is_power_of_two() || tries == 0 {
-            tracing::warn!(generation = self.setup.generation.id(), error, tries, "waiting, then trying again");
-        }
-        self.setup.stats.with(|s| {
-            s.errors += 1;
-            s.last_error = Some(error.to_owned());
-        });
-    }
-
-    fn rewind_stopped(&mut self) {
+    async fn rewind_stopped(&mut self) -> Result<(), HostError> {
+        let accepted = Arc::new(self.calls.control(|| Box::pin(self.setup.control.accepted_epochs())).await?);
         let now = Instant::now();
         for (partition, owned) in &mut self.owned {
             if let Some(stopped) = owned.stopped.as_mut().filter(|s| !s.rewinding && s.retry_at <= now) {
                 stopped.rewinding = true;
-                self.setup.source.rewind(partition.clone(), owned.progress.next_offset);
+                owned.lane.accept(Arc::clone(&accepted));
+                self.setup.source.rewind(partition.clone(), owned.lane.progress().next_offset);
             }
         }
+        Ok(())
     }
 
     fn wants_refresh(&self) -> bool {
@@ -408,7 +537,7 @@ impl Worker {
 
     fn start_refresh(&mut self) {
         let sink = Arc::clone(&self.setup.sink);
-        let id = self.setup.generation.id();
+        let id = self.calls.generation.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let result = sink.refresh().await;
@@ -424,7 +553,7 @@ impl Worker {
         match result {
             Ok(()) => self.setup.stats.with(|s| s.lag.record(&refreshing.events, Utc::now())),
             Err(error) => {
-                self.failed(&error, 0);
+                self.calls.failed(&error, 0);
                 self.invisible.extend(refreshing.events);
             }
         }

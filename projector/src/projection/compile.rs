@@ -18,6 +18,8 @@ const INFERENCE_ROUNDS_MAX: usize = 16;
 pub enum ReadModelKind {
     /// One aggregate a document: its sequence is the document's version.
     Entity,
+    /// Whole numbers that many aggregates add to: one slice a source partition, guarded by that partition's watermark.
+    Rollup,
     /// Rows under stable ids, each added once.
     Facts,
 }
@@ -28,6 +30,7 @@ impl ReadModelKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Entity => "entity",
+            Self::Rollup => "rollup",
             Self::Facts => "facts",
         }
     }
@@ -40,8 +43,8 @@ pub struct Compiled {
     pub projection: Projection,
     /// How exactness is kept.
     pub kind: ReadModelKind,
-    /// The type of the aggregate whose events it takes.
-    pub aggregate_type: String,
+    /// The types of the aggregates whose events it takes.
+    pub aggregate_types: Vec<String>,
     /// The type of a document, or of a row.
     pub document: Kind,
     programs: Programs,
@@ -83,20 +86,31 @@ impl Compiled {
                 None => findings.push(unknown_event(source, name, program, catalog)),
             }
         }
-        let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.as_str()).collect();
+        let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.clone()).collect();
         aggregates.sort_unstable();
         aggregates.dedup();
-        let kind =
-            if matches!(projection.store, Store::Clickhouse(_)) { ReadModelKind::Facts } else { ReadModelKind::Entity };
-        if aggregates.len() > 1 {
+        let kind = match &projection.store {
+            Store::Clickhouse(_) => ReadModelKind::Facts,
+            _ if projection.sum_by.is_empty() => ReadModelKind::Entity,
+            _ => ReadModelKind::Rollup,
+        };
+        if kind == ReadModelKind::Facts && !projection.sum_by.is_empty() {
+            findings.push(Finding::at(
+                source,
+                projection.name.defined,
+                "`sum_by` with ClickHouse".to_owned(),
+                "leave it out: ClickHouse keeps the rows, and a query sums them up; or choose another store",
+            ));
+        }
+        if aggregates.len() > 1 && kind == ReadModelKind::Entity {
             findings.push(Finding::at(
                 source,
                 projection.name.defined,
                 format!("fed by several aggregates: {}", aggregates.join(", ")),
-                "this release folds one aggregate into a document; make a read model for each",
+                "a document has one aggregate here: make a read model for each, or add up with `sum_by`",
             ));
         }
-        let (Some(aggregate_type), true) = (aggregates.first(), findings.is_empty()) else {
+        if aggregates.is_empty() || !findings.is_empty() {
             if findings.is_empty() {
                 findings.push(Finding::at(
                     source,
@@ -106,19 +120,22 @@ impl Compiled {
                 ));
             }
             return Err(findings);
-        };
+        }
         let compiler = Compiler::default();
         let (programs, document) = infer(&compiler, source, kind, &events)?;
         if let Store::Clickhouse(store) = &projection.store {
             check_day(source, &projection.name, &store.day, &document)?;
         }
-        Ok(Self { kind, aggregate_type: (*aggregate_type).to_owned(), document, programs, projection })
+        if kind == ReadModelKind::Rollup {
+            check_sums(source, &projection, &document)?;
+        }
+        Ok(Self { kind, aggregate_types: aggregates, document, programs, projection })
     }
 
-    /// The topic that feeds it.
+    /// The topics that feed it.
     #[must_use]
-    pub fn topic(&self) -> String {
-        format!("events.{}", self.aggregate_type)
+    pub fn topics(&self) -> Vec<String> {
+        self.aggregate_types.iter().map(|aggregate_type| format!("events.{aggregate_type}")).collect()
     }
 
     /// The program for an event type; none where the projection doesn't take it.
@@ -134,7 +151,7 @@ impl Compiled {
         let mut hasher = DefaultHasher::new();
         let p = &self.projection;
         let programs: Vec<_> = p.on.iter().map(|(event, program)| (event, &program.value)).collect();
-        (&p.name.value, format!("{:?}", p.store), programs).hash(&mut hasher);
+        (&p.name.value, format!("{:?}", p.store), &p.sum_by, programs).hash(&mut hasher);
         format!("vrl-0.38:{:016x}", hasher.finish())
     }
 }
@@ -163,11 +180,11 @@ fn infer(
         }
         let after = programs
             .values()
-            .map(|p| p.document().clone())
+            .map(|p| if kind == ReadModelKind::Entity { p.document().clone() } else { row_kind(p.document()) })
             .reduce(|a, b| a.union(b))
             .unwrap_or_else(|| nothing.clone());
         // A row starts empty each time; a document starts as any program may have left it.
-        let next = if kind == ReadModelKind::Facts { nothing.clone() } else { after.union(nothing.clone()) };
+        let next = if kind != ReadModelKind::Entity { nothing.clone() } else { after.union(nothing.clone()) };
         let settled = next == before && document.as_ref() == Some(&after);
         if settled {
             return if findings.is_empty() { Ok((programs, after)) } else { Err(findings) };
@@ -201,6 +218,54 @@ fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {
         )
     };
     if good { Vec::new() } else { vec![found()] }
+}
+
+/// A row's type: the program's document, or what the array that it leaves holds.
+fn row_kind(document: &Kind) -> Kind {
+    let Some(rows) = document.as_array() else { return document.clone() };
+    let known = rows.known().values().cloned();
+    let one = known.chain([rows.unknown_kind().without_undefined()]).filter(|kind| !kind.is_never());
+    let rows = one.reduce(|a, b| a.union(b)).unwrap_or_else(|| Kind::object(Collection::empty()));
+    if document.contains_object() { rows.union(document.clone().without_array()) } else { rows }
+}
+
+/// Whether values of this type can be added up.
+fn adds(kind: &Kind) -> bool {
+    let kind = kind.without_undefined();
+    let fields = |fields: &Collection<_>| {
+        let unknown = fields.unknown_kind().without_undefined();
+        fields.known().values().all(adds) && (unknown.is_never() || adds(&unknown))
+    };
+    kind.is_integer() || kind.as_object().is_some_and(fields)
+}
+
+/// That a rollup's rows have their key, and whole numbers otherwise.
+fn check_sums(source: &Source, projection: &Projection, document: &Kind) -> Result<(), Vec<Finding>> {
+    let found = |message: String, help: &str| Err(vec![Finding::at(source, projection.name.defined, message, help)]);
+    let Some(fields) = document.as_object() else {
+        return found(
+            "the rows of a rollup must be objects".to_owned(),
+            "give each row the fields of `sum_by` and numbers",
+        );
+    };
+    for name in &projection.sum_by {
+        let known = fields.known().get(&name.as_str().into());
+        if !known
+            .is_some_and(|kind| (kind.is_bytes() || kind.is_integer() || kind.is_boolean()) && !kind.contains_null())
+        {
+            let message = format!("`sum_by` names `{name}`, which not every row sets to text or a number");
+            return found(message, "set it in each program; `string!(…)` turns what may be null into an error");
+        }
+    }
+    let other =
+        fields.known().iter().find(|(name, kind)| !projection.sum_by.iter().any(|s| name.as_str() == s) && !adds(kind));
+    match other {
+        Some((name, kind)) => found(
+            format!("`{}` is {kind}, and a rollup can only add whole numbers", name.as_str()),
+            "leave it out, name it in `sum_by`, or make it an integer",
+        ),
+        None => Ok(()),
+    }
 }
 
 fn check_day(source: &Source, name: &Spanned<String>, day: &str, document: &Kind) -> Result<(), Vec<Finding>> {

@@ -20,7 +20,12 @@ pub struct Projection {
     pub owner: String,
     /// The store and its settings.
     pub store: Store,
-    /// A program for each event type: `.` is the document, `%` the event. For facts, `.` is the row to be added.
+    /// Makes the read model a rollup: each program gives rows, these fields of a row name its document, and all its other fields
+    /// are whole numbers that are added up there.
+    #[serde(default)]
+    pub sum_by: Vec<String>,
+    /// A program for each event type: `.` is the document, `%` the event. For facts and rollups, `.` is the row to be added, or an array of
+    /// rows.
     pub on: BTreeMap<String, Spanned<String>>,
     /// The queries that `projector serve` answers from this read model.
     #[serde(default)]

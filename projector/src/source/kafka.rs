@@ -9,6 +9,7 @@
 //! offsets of the progress that is saved in the read store.
 
 use crate::apply::Partition;
+use crate::event::Raw;
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -56,27 +57,15 @@ pub enum SourceError {
     Thread(#[from] std::io::Error),
 }
 
-/// A message, as raw as it came.
+/// A message and where it stood.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// Its partition.
     pub partition: Partition,
     /// Its offset.
     pub offset: i64,
-    /// The key.
-    pub key: Option<Bytes>,
-    /// The headers, in order.
-    pub headers: Vec<(String, Bytes)>,
-    /// The value.
-    pub payload: Option<Bytes>,
-}
-
-impl Message {
-    /// A header's bytes.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
-    }
+    /// What it says.
+    pub raw: Raw,
 }
 
 /// What the queue carries.
@@ -101,14 +90,14 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Joins `group`, reads `topic` and feeds the queue, of at most `capacity` items.
+    /// Joins `group`, reads `topics` and feeds the queue, of at most `capacity` items.
     ///
     /// # Errors
     /// [`SourceError`].
     pub fn start(
         config: &KafkaConfig,
         group: &str,
-        topic: &str,
+        topics: &[String],
         capacity: usize,
     ) -> Result<(Self, mpsc::Receiver<Item>), SourceError> {
         let (queue, items) = mpsc::channel(capacity);
@@ -137,7 +126,7 @@ impl KafkaSource {
             leaving: AtomicBool::new(false),
         };
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
-        consumer.subscribe(&[topic])?;
+        consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (rewinds, asked) = std::sync::mpsc::channel();
         let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default() };
         let stop = Arc::clone(&source.stop);
@@ -327,9 +316,11 @@ fn poll(
                 let item = Item::Message(Message {
                     partition: Partition { topic: message.topic().into(), number: message.partition() },
                     offset: message.offset(),
-                    key: message.key().map(Bytes::copy_from_slice),
-                    headers: headers.unwrap_or_default(),
-                    payload: message.payload().map(Bytes::copy_from_slice),
+                    raw: Raw {
+                        key: message.key().map(Bytes::copy_from_slice),
+                        headers: headers.unwrap_or_default(),
+                        payload: message.payload().map(Bytes::copy_from_slice),
+                    },
                 });
                 push(consumer, queue, stop, item);
             }

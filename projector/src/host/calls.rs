@@ -1,0 +1,98 @@
+//! Calls to the store, the registry and the control store, each tried again for as long as the other side is away.
+
+use super::HostError;
+use super::retry::Backoff;
+use super::stats::Stats;
+use crate::apply::{Delivery, Event};
+use crate::control::ControlError;
+use crate::event::{Decoder, Envelope, Raw};
+use crate::projection::Compiled;
+use crate::sink::{Sink, SinkError};
+use futures::future::BoxFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// What an owner calls, and where it says what it waits for.
+#[derive(Clone)]
+pub(super) struct Calls {
+    pub(super) generation: String,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) decoder: Arc<Decoder>,
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) stop: CancellationToken,
+    /// What stands still whatever the stores do: shown again once they are back.
+    pub(super) standing: Arc<Mutex<Option<String>>>,
+}
+
+impl Calls {
+    /// Calls the store until it answers; what isn't the store being away ends the owner.
+    pub(super) async fn store<'a, T>(
+        &self,
+        call: impl Fn(Arc<dyn Sink>) -> BoxFuture<'a, Result<T, SinkError>>,
+    ) -> Result<T, HostError> {
+        let away = |error: &SinkError| matches!(error, SinkError::Unavailable { .. });
+        Ok(self.until_answered(away, || call(Arc::clone(&self.sink))).await?)
+    }
+
+    /// Calls the control store until it answers.
+    pub(super) async fn control<'a, T>(
+        &self,
+        call: impl Fn() -> BoxFuture<'a, Result<T, ControlError>>,
+    ) -> Result<T, HostError> {
+        Ok(self.until_answered(ControlError::is_transient, call).await?)
+    }
+
+    /// Reads a message, payload included where the projection takes its event.
+    pub(super) async fn read(&self, offset: i64, raw: Raw) -> Result<Delivery, HostError> {
+        let envelope = match Envelope::read(raw.key.as_deref(), |name| raw.header(name)) {
+            Ok(envelope) => envelope,
+            Err(error) => return Ok(Delivery { offset, raw, event: Err(error.to_string()) }),
+        };
+        let data = if self.compiled.program(&envelope.event_type).is_some() {
+            let payload = raw.payload.as_deref().unwrap_or_default();
+            let away = |error: &crate::event::DecodeError| error.is_transient();
+            let call = || -> BoxFuture<'_, _> { Box::pin(self.decoder.decode(&envelope, payload)) };
+            Some(self.until_answered(away, call).await.map_err(|error| error.to_string()))
+        } else {
+            None
+        };
+        Ok(Delivery { offset, raw, event: Ok(Event { envelope, data }) })
+    }
+
+    async fn until_answered<'a, T, E: std::fmt::Display>(
+        &self,
+        is_away: impl Fn(&E) -> bool,
+        call: impl Fn() -> BoxFuture<'a, Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut backoff = Backoff::default();
+        loop {
+            match call().await {
+                Ok(answer) => {
+                    if backoff.tries() > 0 {
+                        tracing::info!(generation = self.generation, tries = backoff.tries(), "back");
+                        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        self.stats.with(|s| s.last_error = standing);
+                    }
+                    return Ok(answer);
+                }
+                Err(error) if is_away(&error) && !self.stop.is_cancelled() => {
+                    self.failed(&error.to_string(), backoff.tries());
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says an error: the first, and then ever more rarely.
+    pub(super) fn failed(&self, error: &str, tries: u32) {
+        if tries.is_power_of_two() || tries == 0 {
+            tracing::warn!(generation = self.generation, error, tries, "waiting, then trying again");
+        }
+        self.stats.with(|s| {
+            s.errors += 1;
+            s.last_error = Some(error.to_owned());
+        });
+    }
+}
