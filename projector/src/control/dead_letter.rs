@@ -245,8 +245,9 @@ impl Control {
 }
 
 impl DeadLetterState {
-    /// Its name in the store.
-    pub(super) fn name(self) -> &'static str {
+    /// Its name, in the store and for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Parked => "parked",
             Self::Retry => "retry",
