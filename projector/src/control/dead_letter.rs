@@ -310,7 +310,9 @@ fn headers_text(headers: &[(String, Vec<u8>)]) -> String {
         .to_string()
 }
 
-fn headers(text: &str) -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error + Send + Sync>> {
+type Headers = Vec<(String, Vec<u8>)>;
+
+fn headers(text: &str) -> Result<Headers, Box<dyn std::error::Error + Send + Sync>> {
     let headers: Vec<(String, String)> = serde_json::from_str(text)?;
     headers.into_iter().map(|(name, value)| Ok((name, STANDARD.decode(value)?))).collect()
 }
