@@ -1,6 +1,6 @@
 //! The control store's dead letters, fences and epochs, on a real Postgres, each test in a database of its own.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::type_complexity, missing_docs)]
 
 use projector::apply::{Partition, Progress};
 use projector::control::{
