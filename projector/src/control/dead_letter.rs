@@ -1,120 +1,95 @@
-//! Dead letters: messages that can't be folded, and with each, in order, the later ones of its aggregate. Parking is durable
-//! before progress passes a message, and fenced: an owner who lost the partition can neither park nor settle.
+//! Dead letters, as their owner sees them: messages that couldn't be applied, parked so that the others can go on.
+//!
+//! A letter is parked **before** progress passes its message, and every later event of its aggregate is parked behind it, in
+//! order. So an aggregate's letters are a queue: only the first may be at fault ([`DeadLetter::reason`]), the others wait.
+//! Retrying and skipping happen in the partition's owner alone; operators ask for it (`operator.rs`), the owner takes it up,
+//! and either [parks](Control::park) the letter again with the new reason or [settles](Control::settle) it. What is behind a
+//! settled letter is due by itself: an owner that stops half way leaves it to the next one.
 
-use super::{Control, ControlError};
+use super::{Control, ControlError, fence};
 use crate::apply::Partition;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-/// The channel on which a generation's id is notified whenever an operator asked for something.
-const CHANNEL: &str = "projector_dead_letters";
-
-/// Where a dead letter stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is to happen to a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeadLetterState {
-    /// It waits for an operator.
+    /// Nothing until an operator asks, or the letter before it goes.
     Parked,
-    /// An operator wants it to be tried again.
+    /// An operator asked to try it again.
     Retry,
-    /// An operator gave it up.
+    /// An operator asked to pass over it, so that what is behind it can go on.
     Skip,
 }
 
-/// A message that can't be folded, or waits behind such a one.
+/// A message that is parked, whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
-    /// The event's id; for a message that can't be read, one made of its place and payload.
+    /// The event's id; where the message can't be read, one that the parker derives from the message.
     pub dead_letter_id: Uuid,
-    /// The generation that can't fold it.
+    /// The generation that couldn't apply it. Others may have.
     pub generation_id: i64,
-    /// Its partition.
+    /// Where the message was.
     pub partition: Partition,
-    /// Its offset.
+    /// Where in the partition.
     pub offset: i64,
-    /// Its aggregate: the message's key.
+    /// The message's key as text, by [`aggregate_text`].
     pub aggregate_id: String,
-    /// Its place in the aggregate, if it could be read.
+    /// The event's place in its aggregate, where that could be read.
     pub sequence: Option<i64>,
-    /// What happened, if it could be read.
+    /// The event's type, where that could be read.
     pub event_type: Option<String>,
-    /// The headers, in order.
+    /// The message's headers, in order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The key.
+    /// The message's key.
     pub key: Option<Vec<u8>>,
-    /// The value.
+    /// The message's value.
     pub payload: Option<Vec<u8>>,
-    /// Why it can't be folded; none where it only waits behind an earlier one of its aggregate.
+    /// Why it couldn't be applied; `None` for one that was never tried, because it waits behind another of its aggregate.
     pub reason: Option<String>,
     /// How often it was tried.
     pub tries: i32,
-    /// The documents that have it already.
+    /// The keys of the documents that have it already.
     pub done: Vec<String>,
-    /// Where it stands.
+    /// What is to happen to it.
     pub state: DeadLetterState,
-    /// When it was parked.
+    /// When it was parked first.
     pub parked_at: DateTime<Utc>,
-    /// When it was last tried, or asked for.
+    /// When any of this changed last; the store's clock.
     pub updated_at: DateTime<Utc>,
 }
 
-/// An aggregate with dead letters.
+/// An aggregate that is blocked by dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedAggregate {
     /// Its partition.
     pub partition: Partition,
-    /// Its id.
+    /// Its id, by [`aggregate_text`].
     pub aggregate_id: String,
-    /// How many.
+    /// How many letters it has.
     pub letters: i64,
-    /// The smallest sequence among them; none if one can't be read.
-    pub first_sequence: Option<i64>,
-    /// What an operator asked for its first letter.
+    /// What is due for the first of them: what an operator asked, or a retry if it has no fault of its own, since the one it
+    /// waited for is gone. `None`: wait.
     pub asked: Option<DeadLetterState>,
 }
 
-impl DeadLetterState {
-    /// Its name, as the CLI and the database have it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Parked => "parked",
-            Self::Retry => "retry",
-            Self::Skip => "skip",
-        }
-    }
-
-    fn read(name: &str) -> Self {
-        match name {
-            "retry" => Self::Retry,
-            "skip" => Self::Skip,
-            _ => Self::Parked,
-        }
-    }
+/// The text by which a message's aggregate is known here: the key, with what Postgres can't keep as text replaced.
+#[must_use]
+pub fn aggregate_text(key: Option<&[u8]>) -> String {
+    clean(&String::from_utf8_lossy(key.unwrap_or_default()))
 }
 
-impl Control {
-    /// Makes the caller the owner of these partitions: gives for each a fence greater than any before.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn claim(&self, generation_id: i64, partitions: &[Partition]) -> Result<Vec<i64>, ControlError> {
-        let mut fences = Vec::with_capacity(partitions.len());
-        let mut transaction = self.durable().await?;
-        for partition in partitions {
-            let fence = sqlx::query_scalar(
-                "insert into partition_owner (generation_id, topic, partition, fence) values ($1, $2, $3, 1)
-                 on conflict (generation_id, topic, partition) do update set fence = partition_owner.fence + 1
-                 returning fence",
-            );
-            let fence = fence.bind(generation_id).bind(&*partition.topic).bind(partition.number);
-            fences.push(fence.fetch_one(&mut *transaction).await?);
-        }
-        transaction.commit().await?;
-        Ok(fences)
-    }
+const COLUMNS: &str = "generation_id, dead_letter_id, topic, partition, message_offset, aggregate_id, sequence, event_type, \
+    headers::text as headers, key, payload, reason, tries, done::text as done, state, parked_at, updated_at";
 
-    /// The aggregates of these partitions that have dead letters.
+impl Control {
+    /// Which aggregates of these partitions are blocked, in the order (topic, partition, offset) of their first letters.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -123,73 +98,80 @@ impl Control {
         generation_id: i64,
         partitions: &[Partition],
     ) -> Result<Vec<ParkedAggregate>, ControlError> {
-        let rows = sqlx::query(
-            "select topic, partition, aggregate_id, count(*) as letters,
-                    case when count(sequence) = count(*) then min(sequence) end as first_sequence,
-                    (array_agg(state order by position))[1] as state
+        let (topics, numbers) = fence::columns(partitions);
+        let rows: Vec<(String, i32, String, i64, String, bool)> = sqlx::query_as(
+            "select topic, partition, aggregate_id, count(*), (array_agg(state order by message_offset, dead_letter_id))[1],
+                 (array_agg(reason is null order by message_offset, dead_letter_id))[1]
              from dead_letter
              where generation_id = $1 and (topic, partition) in (select * from unnest($2::text[], $3::int[]))
-             group by topic, partition, aggregate_id order by topic, partition, min(position)",
+             group by topic, partition, aggregate_id order by topic, partition, min(message_offset)",
         )
         .bind(generation_id)
-        .bind(partitions.iter().map(|p| p.topic.to_string()).collect::<Vec<_>>())
-        .bind(partitions.iter().map(|p| p.number).collect::<Vec<_>>())
+        .bind(topics)
+        .bind(numbers)
         .fetch_all(self.pool())
         .await?;
-        let read = |row: &PgRow| -> Result<_, sqlx::Error> {
-            let state = DeadLetterState::read(row.try_get("state")?);
-            Ok(ParkedAggregate {
-                partition: partition(row)?,
-                aggregate_id: row.try_get("aggregate_id")?,
-                letters: row.try_get("letters")?,
-                first_sequence: row.try_get("first_sequence")?,
-                asked: (state != DeadLetterState::Parked).then_some(state),
-            })
+        let parked = |(topic, number, aggregate_id, letters, state, is_faultless): (String, _, _, _, String, _)| {
+            let asked = match DeadLetterState::parse(&state)? {
+                DeadLetterState::Parked if is_faultless => Some(DeadLetterState::Retry),
+                DeadLetterState::Parked => None,
+                asked => Some(asked),
+            };
+            Ok(ParkedAggregate { partition: Partition { topic: topic.into(), number }, aggregate_id, letters, asked })
         };
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+        rows.into_iter().map(parked).collect()
     }
 
-    /// Parks messages of one partition. One that is parked already keeps its place; a reason given for it replaces the one it has.
+    /// Parks letters of one partition; also those whose retry failed. One that is there keeps its place; where `reason` is
+    /// given, that, `tries`, `done` and `state` replace what it had, but a skip that was asked for stays asked. All or none,
+    /// on disk when this returns.
     ///
     /// # Errors
-    /// [`ControlError::Fenced`] if the partition has another owner by now.
+    /// [`ControlError::Fenced`] unless `fence` is the partition's newest.
     pub async fn park(&self, fence: i64, letters: &[DeadLetter]) -> Result<(), ControlError> {
-        let Some(first) = letters.first() else { return Ok(()) };
-        let mut transaction = self.durable().await?;
-        check_fence(&mut transaction, fence, first.generation_id, &first.partition).await?;
-        for letter in letters {
-            let (names, values): (Vec<_>, Vec<_>) = letter.headers.iter().cloned().unzip();
-            sqlx::query(
-                "insert into dead_letter (generation_id, dead_letter_id, topic, partition, \"offset\", aggregate_id, sequence,
-                     event_type, header_names, header_values, key, payload, reason, tries, done, state)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-                 on conflict (generation_id, dead_letter_id) do update
-                 set reason = excluded.reason, tries = excluded.tries, done = excluded.done, state = excluded.state, updated_at = now()
-                 where excluded.reason is not null",
-            )
-            .bind(letter.generation_id)
-            .bind(letter.dead_letter_id)
-            .bind(&*letter.partition.topic)
-            .bind(letter.partition.number)
-            .bind(letter.offset)
-            .bind(&letter.aggregate_id)
-            .bind(letter.sequence)
-            .bind(&letter.event_type)
-            .bind(names)
-            .bind(values)
-            .bind(&letter.key)
-            .bind(&letter.payload)
-            .bind(&letter.reason)
-            .bind(letter.tries)
-            .bind(&letter.done)
-            .bind(letter.state.name())
-            .execute(&mut *transaction)
-            .await?;
+        let Some(DeadLetter { generation_id, partition, .. }) = letters.first() else { return Ok(()) };
+        if letters.iter().any(|l| l.generation_id != *generation_id || l.partition != *partition) {
+            return Err(ControlError::Refused("letters of several partitions can't be parked under one fence".into()));
         }
-        Ok(transaction.commit().await?)
+        let mut tx = self.durable().await?;
+        fence::check(&mut tx, fence, *generation_id, partition).await?;
+        sqlx::query(
+            "insert into dead_letter (generation_id, topic, partition, dead_letter_id, message_offset, aggregate_id, sequence,
+                 event_type, headers, key, payload, reason, tries, done, state, parked_at)
+             select distinct on (id) $1, $2, $3, id, message_offset, aggregate_id, sequence,
+                 event_type, headers::json, key, payload, reason, tries, done::json, state, parked_at
+             from unnest($4::uuid[], $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::bytea[], $11::bytea[],
+                 $12::text[], $13::int[], $14::text[], $15::text[], $16::timestamptz[])
+                 as letter (id, message_offset, aggregate_id, sequence, event_type, headers, key, payload,
+                     reason, tries, done, state, parked_at)
+             order by id, message_offset
+             on conflict (generation_id, dead_letter_id) do update set
+                 reason = excluded.reason, tries = excluded.tries, done = excluded.done, updated_at = now(),
+                 state = case dead_letter.state when 'skip' then 'skip' else excluded.state end
+             where excluded.reason is not null",
+        )
+        .bind(generation_id)
+        .bind(&*partition.topic)
+        .bind(partition.number)
+        .bind(column(letters, |l| l.dead_letter_id))
+        .bind(column(letters, |l| l.offset))
+        .bind(column(letters, |l| clean(&l.aggregate_id)))
+        .bind(column(letters, |l| l.sequence))
+        .bind(column(letters, |l| l.event_type.as_deref().map(clean)))
+        .bind(column(letters, |l| headers_text(&l.headers)))
+        .bind(column(letters, |l| l.key.as_deref()))
+        .bind(column(letters, |l| l.payload.as_deref()))
+        .bind(column(letters, |l| l.reason.as_deref().map(clean)))
+        .bind(column(letters, |l| l.tries))
+        .bind(column(letters, |l| serde_json::Value::from(l.done.clone()).to_string()))
+        .bind(column(letters, |l| l.state.name()))
+        .bind(column(letters, |l| l.parked_at))
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
     }
 
-    /// The dead letters of one aggregate, in order, at most `limit`.
+    /// The letters of one aggregate, whole, in offset order, at most `limit`.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -200,24 +182,36 @@ impl Control {
         aggregate_id: &str,
         limit: i64,
     ) -> Result<Vec<DeadLetter>, ControlError> {
-        let rows = sqlx::query(
-            "select * from dead_letter where generation_id = $1 and topic = $2 and partition = $3 and aggregate_id = $4
-             order by position limit $5",
-        )
-        .bind(generation_id)
-        .bind(&*partition.topic)
-        .bind(partition.number)
-        .bind(aggregate_id)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await?;
-        Ok(rows.iter().map(letter).collect::<Result<_, _>>()?)
+        let sql = format!(
+            "select {COLUMNS} from dead_letter
+             where generation_id = $1 and topic = $2 and partition = $3 and aggregate_id = $4
+             order by message_offset, dead_letter_id limit $5"
+        );
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(generation_id)
+            .bind(&*partition.topic)
+            .bind(partition.number)
+            .bind(clean(aggregate_id))
+            .bind(limit)
+            .fetch_all(self.pool())
+            .await?)
     }
 
-    /// Removes letters that were applied or, where that was asked, passed over; the log keeps a line for each.
+    /// One letter, whole.
     ///
     /// # Errors
-    /// [`ControlError::Fenced`] if the partition has another owner by now.
+    /// [`ControlError`].
+    pub async fn letter(&self, generation_id: i64, dead_letter_id: Uuid) -> Result<Option<DeadLetter>, ControlError> {
+        let sql = format!("select {COLUMNS} from dead_letter where generation_id = $1 and dead_letter_id = $2");
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(generation_id).bind(dead_letter_id);
+        Ok(query.fetch_optional(self.pool()).await?)
+    }
+
+    /// Removes letters that the owner has applied or, where an operator asked for that, passed over, and keeps a line for each
+    /// in the log: what, when, asked by whom, why. Those that are gone already are let be. On disk when this returns.
+    ///
+    /// # Errors
+    /// [`ControlError::Fenced`] unless `fence` is the partition's newest.
     pub async fn settle(
         &self,
         fence: i64,
@@ -225,148 +219,100 @@ impl Control {
         partition: &Partition,
         ids: &[Uuid],
     ) -> Result<(), ControlError> {
-        let mut transaction = self.durable().await?;
-        check_fence(&mut transaction, fence, generation_id, partition).await?;
-        sqlx::query(
-            "with settled as (delete from dead_letter where generation_id = $1 and dead_letter_id = any($2) returning *)
-             insert into dead_letter_log (generation_id, dead_letter_id, aggregate_id, event_type, reason, outcome, by, why)
-             select generation_id, dead_letter_id, aggregate_id, event_type, reason,
-                    case state when 'skip' then 'skipped' else 'applied' end, asked_by, asked_why
-             from settled",
-        )
-        .bind(generation_id)
-        .bind(ids)
-        .execute(&mut *transaction)
-        .await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// Notes what an operator wants for a letter, for its owner to do. Only the first of its aggregate can be asked for; those
-    /// behind it follow by themselves.
-    ///
-    /// # Errors
-    /// [`ControlError::Refused`] if there is no such letter, or it isn't the first.
-    pub async fn ask(
-        &self,
-        what: DeadLetterState,
-        dead_letter_id: Uuid,
-        by: &str,
-        why: Option<&str>,
-    ) -> Result<(), ControlError> {
-        let mut transaction = self.durable().await?;
-        let first: Option<(i64, Uuid)> = sqlx::query_as(
-            "select l.generation_id, l.dead_letter_id from dead_letter l join dead_letter asked
-                 using (generation_id, topic, partition, aggregate_id)
-             where asked.dead_letter_id = $1 order by l.position limit 1",
-        )
-        .bind(dead_letter_id)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some((generation_id, first)) = first else {
-            return Err(ControlError::Refused(format!(
-                "there is no dead letter {dead_letter_id}; `projector dlq list` shows those that there are"
-            )));
-        };
-        if first != dead_letter_id {
-            return Err(ControlError::Refused(format!(
-                "{dead_letter_id} waits behind {first} of the same aggregate; ask for that one, and this one follows by itself"
-            )));
+        if ids.is_empty() {
+            return Ok(());
         }
+        let mut tx = self.durable().await?;
+        fence::check(&mut tx, fence, generation_id, partition).await?;
         sqlx::query(
-            "with asked as (
-                 update dead_letter set state = $2, asked_by = $3, asked_why = $4, updated_at = now()
-                 where generation_id = $1 and dead_letter_id = $5 returning generation_id)
-             select pg_notify($6, generation_id::text) from asked",
+            "with gone as (
+                 delete from dead_letter
+                 where generation_id = $1 and topic = $2 and partition = $3 and dead_letter_id = any($4) returning *)
+             insert into dead_letter_log (generation_id, dead_letter_id, topic, partition, message_offset, aggregate_id, sequence,
+                 event_type, reason, tries, outcome, asked_by, asked_why, parked_at)
+             select generation_id, dead_letter_id, topic, partition, message_offset, aggregate_id, sequence,
+                 event_type, reason, tries, case state when 'skip' then 'skipped' else 'applied' end, asked_by, asked_why, parked_at
+             from gone order by message_offset",
         )
         .bind(generation_id)
-        .bind(what.name())
-        .bind(by)
-        .bind(why)
-        .bind(first)
-        .bind(CHANNEL)
-        .execute(&mut *transaction)
+        .bind(&*partition.topic)
+        .bind(partition.number)
+        .bind(ids)
+        .execute(&mut *tx)
         .await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// Dead letters, oldest first, at most `limit`; of one read model, or of all.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn dead_letters(
-        &self,
-        read_model: Option<&str>,
-        limit: i64,
-    ) -> Result<Vec<(String, DeadLetter)>, ControlError> {
-        let rows = sqlx::query(
-            "select l.*, g.read_model || '-g' || g.generation as generation
-             from dead_letter l join generation g using (generation_id)
-             where $1::text is null or g.read_model = $1 order by l.position limit $2",
-        )
-        .bind(read_model)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await?;
-        let read = |row: &PgRow| -> Result<_, sqlx::Error> { Ok((row.try_get("generation")?, letter(row)?)) };
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
-    }
-
-    /// Begins a transaction that is on disk when it has committed; other writes here aren't worth that.
-    async fn durable(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, ControlError> {
-        let mut transaction = self.pool().begin().await?;
-        sqlx::query("set local synchronous_commit = on").execute(&mut *transaction).await?;
-        Ok(transaction)
+        Ok(tx.commit().await?)
     }
 }
 
-async fn check_fence(
-    connection: &mut PgConnection,
-    fence: i64,
-    generation_id: i64,
-    partition: &Partition,
-) -> Result<(), ControlError> {
-    let owner: Option<i64> = sqlx::query_scalar(
-        "select fence from partition_owner where generation_id = $1 and topic = $2 and partition = $3 for share",
-    )
-    .bind(generation_id)
-    .bind(&*partition.topic)
-    .bind(partition.number)
-    .fetch_optional(connection)
-    .await?;
-    if owner == Some(fence) {
-        return Ok(());
+impl DeadLetterState {
+    /// Its name, in the store and for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parked => "parked",
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+        }
     }
-    Err(ControlError::Fenced {
-        topic: partition.topic.to_string(),
-        partition: partition.number,
-        fence,
-        owner: owner.unwrap_or(0),
-    })
+
+    pub(super) fn parse(name: &str) -> Result<Self, ControlError> {
+        [Self::Parked, Self::Retry, Self::Skip].into_iter().find(|state| state.name() == name).ok_or_else(|| {
+            ControlError::Unreadable {
+                what: "a dead letter's state".into(),
+                reason: format!("`{name}` is not one that this release knows; use a newer projector"),
+            }
+        })
+    }
 }
 
-fn partition(row: &PgRow) -> Result<Partition, sqlx::Error> {
-    Ok(Partition { topic: row.try_get::<&str, _>("topic")?.into(), number: row.try_get("partition")? })
+impl FromRow<'_, PgRow> for DeadLetter {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let unreadable = |e: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(e);
+        Ok(Self {
+            dead_letter_id: row.try_get("dead_letter_id")?,
+            generation_id: row.try_get("generation_id")?,
+            partition: partition(row)?,
+            offset: row.try_get("message_offset")?,
+            aggregate_id: row.try_get("aggregate_id")?,
+            sequence: row.try_get("sequence")?,
+            event_type: row.try_get("event_type")?,
+            headers: headers(row.try_get("headers")?).map_err(unreadable)?,
+            key: row.try_get("key")?,
+            payload: row.try_get("payload")?,
+            reason: row.try_get("reason")?,
+            tries: row.try_get("tries")?,
+            done: serde_json::from_str(row.try_get("done")?).map_err(|e| unreadable(e.into()))?,
+            state: DeadLetterState::parse(row.try_get("state")?).map_err(|e| unreadable(e.into()))?,
+            parked_at: row.try_get("parked_at")?,
+            updated_at: row.try_get("updated_at")?,
+        })
+    }
 }
 
-fn letter(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
-    let names: Vec<String> = row.try_get("header_names")?;
-    let values: Vec<Vec<u8>> = row.try_get("header_values")?;
-    Ok(DeadLetter {
-        dead_letter_id: row.try_get("dead_letter_id")?,
-        generation_id: row.try_get("generation_id")?,
-        partition: partition(row)?,
-        offset: row.try_get("offset")?,
-        aggregate_id: row.try_get("aggregate_id")?,
-        sequence: row.try_get("sequence")?,
-        event_type: row.try_get("event_type")?,
-        headers: names.into_iter().zip(values).collect(),
-        key: row.try_get("key")?,
-        payload: row.try_get("payload")?,
-        reason: row.try_get("reason")?,
-        tries: row.try_get("tries")?,
-        done: row.try_get("done")?,
-        state: DeadLetterState::read(row.try_get("state")?),
-        parked_at: row.try_get("parked_at")?,
-        updated_at: row.try_get("updated_at")?,
-    })
+pub(super) fn partition(row: &PgRow) -> Result<Partition, sqlx::Error> {
+    Ok(Partition { topic: row.try_get::<String, _>("topic")?.into(), number: row.try_get("partition")? })
+}
+
+fn column<'a, T>(letters: &'a [DeadLetter], of: impl Fn(&'a DeadLetter) -> T) -> Vec<T> {
+    letters.iter().map(of).collect()
+}
+
+/// Postgres' text has no NUL.
+pub(super) fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn headers_text(headers: &[(String, Vec<u8>)]) -> String {
+    headers
+        .iter()
+        .map(|(name, value)| serde_json::json!([name, STANDARD.encode(value)]))
+        .collect::<serde_json::Value>()
+        .to_string()
+}
+
+type Headers = Vec<(String, Vec<u8>)>;
+
+fn headers(text: &str) -> Result<Headers, Box<dyn std::error::Error + Send + Sync>> {
+    let headers: Vec<(String, String)> = serde_json::from_str(text)?;
+    headers.into_iter().map(|(name, value)| Ok((name, STANDARD.decode(value)?))).collect()
 }

@@ -2,20 +2,27 @@
 //!
 //! Progress here is a copy. The truth is the progress saved in each read store after its batch; the hosts publish it here
 //! every few milliseconds, with a `NOTIFY`, so that waiting queries wake up without polling and status needs one place only.
+//!
+//! Dead letters, owners and accepted epochs are kept nowhere else: what changes them is flushed to disk before it is answered.
 
 mod dead_letter;
 mod epoch;
+mod fence;
 mod generation;
+mod operator;
 mod progress;
 mod status;
 
-pub use dead_letter::{DeadLetter, DeadLetterState, ParkedAggregate};
+pub use dead_letter::{DeadLetter, DeadLetterState, ParkedAggregate, aggregate_text};
+pub use epoch::Epoch;
 pub use generation::Generation;
+pub use operator::{DEAD_LETTERS_CHANNEL, DeadLetterLine, Fate, Selection};
 pub use progress::{PROGRESS_CHANNEL, ProgressMap};
 pub use status::HostStatus;
 
+use crate::apply::Partition;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,6 +58,17 @@ pub enum ControlError {
         /// Why.
         reason: String,
     },
+    /// Somebody else owns the partition by now: what the caller knows of it is out of date.
+    #[error("{}/{} has a newer owner than fence {fence}; drop it and wait to be assigned again", partition.topic, partition.number)]
+    Fenced {
+        /// The partition.
+        partition: Partition,
+        /// The caller's fence.
+        fence: i64,
+    },
+    /// What was asked for can't be done, and why.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl ControlError {
@@ -100,6 +118,13 @@ impl Control {
             .await?;
         sqlx::migrate!("src/control/migrations").run(&pool).await?;
         Ok(Self { pool })
+    }
+
+    /// A transaction whose commit waits for the disk, unlike the connection's others.
+    async fn durable(&self) -> Result<Transaction<'static, Postgres>, ControlError> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("set local synchronous_commit = on").execute(&mut *tx).await?;
+        Ok(tx)
     }
 
     /// The pool, for listening.
