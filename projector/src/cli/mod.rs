@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod republish;
 mod run;
 mod serve;
 mod status;
@@ -34,6 +35,8 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// Show each read model: its store, generation, documents, events, lag
     Status(status::StatusArgs),
+    /// Refill a lost topic, deleted and created again, from the event store, in an order that readers can rely on
+    Republish(republish::RepublishArgs),
 }
 
 /// Where the projections' events are described.
@@ -56,6 +59,7 @@ struct ControlArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
     /// For people.
+    #[value(alias = "table")]
     Text,
     /// For scripts.
     Json,
@@ -93,6 +97,7 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
             Verb::Run(args) => run::run(args).await,
             Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
             Verb::Status(args) => status::run(&args).await,
+            Verb::Republish(args) => republish::run(&args).await,
         }
     })
 }
