@@ -23,10 +23,12 @@
 //! Transaction ids compare within one epoch only; epochs come in the order of their first `global_position`.
 //!
 //! All is read in one snapshot, through a cursor over narrow rows: Postgres sorts these once (on disk, if they are many), the
-//! payloads are fetched a thousand at a time.
+//! payloads are fetched 500 at a time.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, FromRow, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, FromRow, PgConnection};
+use std::str::FromStr;
 
 /// Which rows.
 #[derive(Clone, Debug)]
@@ -169,7 +171,9 @@ impl History {
     /// # Errors
     /// [`EventStoreError::Database`].
     pub async fn open(url: &str, selection: &Selection) -> Result<Self, EventStoreError> {
-        let mut history = Self { connection: PgConnection::connect(url).await? };
+        // Sorting may be slow, and is no news.
+        let options = PgConnectOptions::from_str(url)?.application_name("projector").disable_statement_logging();
+        let mut history = Self { connection: options.connect().await? };
         // Sending takes as long as Kafka takes.
         sqlx::raw_sql(
             "begin isolation level repeatable read read only;
@@ -223,7 +227,7 @@ impl History {
     /// # Errors
     /// [`EventStoreError::Database`].
     pub async fn keys(&mut self) -> Result<Vec<Key>, EventStoreError> {
-        let fetch = "fetch forward 1000 from history";
+        let fetch = "fetch forward 500 from history";
         Ok(sqlx::query_as(fetch).persistent(false).fetch_all(&mut self.connection).await?)
     }
 

@@ -1,7 +1,6 @@
 //! Writes stored events to their topic as Debezium would: the same key, headers, payload and partition.
 //!
-//! Idempotent, all replicas, and gapless: a message that can't be delivered ends the run, so that what a partition holds is a
-//! prefix of what it should, never that with a hole. The record's time is now, as it is with Debezium: Kafka's retention
+//! Idempotent and to all replicas; the first message that can't be delivered ends the run. The record's time is now, as it is with Debezium: Kafka's retention
 //! begins with it, and history in its own time would be deleted as soon as it is written.
 
 use super::event_store::StoredEvent;
@@ -56,7 +55,6 @@ impl TopicWriter {
             .set("bootstrap.servers", &kafka.kafka_brokers)
             .set("client.id", "projector-republish")
             .set("enable.idempotence", "true")
-            .set("enable.gapless.guarantee", "true")
             .set("acks", "all")
             // Where the Java clients, and so Connect, put a key.
             .set("partitioner", "murmur2_random")
