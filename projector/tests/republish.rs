@@ -19,7 +19,8 @@ use rdkafka::message::{Headers, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -274,15 +275,21 @@ async fn create_topic(kafka: &KafkaConfig, topic: &str, partitions: i32, setting
 }
 
 /// Removes what a test made; failing to do so is no failure of the test.
-async fn remove(kafka: &KafkaConfig, topics: &[&str], aggregate_type: &str) -> Result<()> {
+async fn remove_topics(kafka: &KafkaConfig, topics: &[&str]) -> Result<()> {
     if let Err(error) = admin(kafka)?.delete_topics(topics, &AdminOptions::new()).await {
         eprintln!("{topics:?} stay: {error}");
     }
-    let mut connection = write_database().await?;
-    for table in ["events", "outbox"] {
-        let delete = format!("delete from {table} where aggregate_type = $1");
-        sqlx::query(AssertSqlSafe(delete)).bind(aggregate_type).execute(&mut connection).await?;
-    }
+    Ok(())
+}
+
+/// The reference write side with its connector, which `./dev test` leaves to those that need it.
+async fn services_up() -> Result<()> {
+    let tool = Path::new(env!("CARGO_BIN_EXE_projector")).with_file_name("xtask");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let run = move || Command::new(&tool).args(["services", "up"]).current_dir(root).output();
+    let output =
+        tokio::task::spawn_blocking(run).await?.context("running xtask, which `cargo build --workspace` makes")?;
+    ensure!(output.status.success(), "services: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
@@ -300,12 +307,21 @@ with row as (
                         payload, metadata, created_at)
     select $1 || '-' || aggregate_id, $2, id, $1, aggregate_id, 'Filled', 2, '{}', payload, metadata, at from row)
 insert into outbox (outbox_id, aggregate_type, aggregate_id, sequence, event_type, schema_version, payload, occurred_at, metadata)
-select id, $1, aggregate_id, $2, 'Filled', 2, payload, at, metadata from row where $3"#;
+select id, $1, aggregate_id, $2, 'Filled', 2, payload, at, metadata from row"#;
 
-async fn fill(aggregate_type: &str, sequences: i64, outbox: bool) -> Result<()> {
+/// Three transactions, as commands would write them.
+async fn fill(aggregate_type: &str) -> Result<()> {
     let mut connection = write_database().await?;
-    for sequence in 1..=sequences {
-        sqlx::query(FILL).bind(aggregate_type).bind(sequence).bind(outbox).execute(&mut connection).await?;
+    for sequence in 1..=3_i64 {
+        sqlx::query(FILL).bind(aggregate_type).bind(sequence).execute(&mut connection).await?;
+    }
+    Ok(())
+}
+
+async fn unfill(aggregate_type: &str) -> Result<()> {
+    let mut connection = write_database().await?;
+    for delete in ["delete from events where aggregate_type = $1", "delete from outbox where aggregate_type = $1"] {
+        sqlx::query(delete).bind(aggregate_type).execute(&mut connection).await?;
     }
     Ok(())
 }
@@ -315,12 +331,13 @@ async fn fill(aggregate_type: &str, sequences: i64, outbox: bool) -> Result<()> 
 async fn a_refilled_topic_holds_what_debezium_sent_byte_for_byte() -> Result<()> {
     let (kafka, shelf) = (kafka()?, own_type());
     let (original, copy) = (format!("events.{shelf}"), format!("copies.{shelf}"));
+    services_up().await?;
     create_topic(&kafka, &original, PARTITIONS, &[]).await?;
     create_topic(&kafka, &copy, PARTITIONS, &[]).await?;
     let steps = {
         let (kafka, shelf, original, copy) = (kafka.clone(), shelf.clone(), original.clone(), copy.clone());
         tokio::spawn(async move {
-            fill(&shelf, 3, true).await?;
+            fill(&shelf).await?;
             let sent = read(&kafka, &original, 450).await?;
             let mut history = History::open(&var("WRITE_DATABASE_URL")?, &of(&shelf)).await?;
             let mut writer = TopicWriter::new(&kafka, &copy)?;
@@ -342,64 +359,94 @@ async fn a_refilled_topic_holds_what_debezium_sent_byte_for_byte() -> Result<()>
         })
         .await
     };
-    remove(&kafka, &[&original, &copy], &shelf).await?;
+    remove_topics(&kafka, &[&original, &copy]).await?;
+    unfill(&shelf).await?;
     steps.context("the steps panicked")?
 }
 
 // ---- the verb, and what is refused
 
-fn projector(arguments: &[&str]) -> Result<(Output, String)> {
-    let output = Command::new(env!("CARGO_BIN_EXE_projector")).args(arguments).env("RUST_LOG", "warn").output()?;
+/// A Kafka Connect whose one connector routes to all topics of events.
+async fn connect_with(state: &'static str) -> Result<String> {
+    let answer = serde_json::json!({ "outbox": {
+        "info": { "config": {
+            "transforms": "outbox",
+            "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
+            "transforms.outbox.route.topic.replacement": "events.${routedByValue}",
+        } },
+        "status": { "connector": { "state": state }, "tasks": [] },
+    } });
+    let router = axum::Router::new().route("/connectors", axum::routing::get(async move || axum::Json(answer)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(axum::serve(listener, router).into_future());
+    Ok(url)
+}
+
+/// The verb's exit, its result and what it said.
+async fn republish(url: &str, topic: &str, more: &[&str]) -> Result<(bool, serde_json::Value, String)> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_projector"));
+    command.args(["republish", topic, "--output", "json", "--write-database-url", url]).args(more);
+    command.env("RUST_LOG", "warn").stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok((output, said))
+    Ok((output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default(), said))
+}
+
+async fn verb(kafka: &KafkaConfig, url: &str, topic: &str) -> Result<()> {
+    let (running, stopped) = (connect_with("RUNNING").await?, connect_with("STOPPED").await?);
+    let (done, _, said) = republish(url, topic, &["--yes", "--connect-url", &running]).await?;
+    ensure!(!done && said.contains(&format!("topic `{topic}` doesn't exist")), "{said}");
+    ensure!(said.contains("connector outbox is RUNNING and writes to this topic"), "all findings at once: {said}");
+    let (done, _, said) = republish(url, topic, &["--yes", "--connect-url", "http://127.0.0.1:9"]).await?;
+    ensure!(!done && said.contains("--without-connect-check goes on if you know"), "{said}");
+
+    create_topic(kafka, topic, PARTITIONS, &[]).await?;
+    let quiet = ["--connect-url", &stopped];
+    let (done, _, said) = republish(url, topic, &quiet).await?;
+    ensure!(!done && said.contains("add --yes"), "nobody was there to ask: {said}");
+    let (done, plan, said) = republish(url, topic, &[&quiet[..], &["--dry-run"]].concat()).await?;
+    ensure!(done, "{said}");
+    assert_eq!((&plan["events"], &plan["refusals"]), (&1_500.into(), &serde_json::json!([])));
+    let empty = bounds(kafka, topic, PARTITIONS).await?;
+    ensure!(empty.values().all(|(_, end)| *end == 0), "a dry run sends nothing");
+
+    let (done, sent, said) = republish(url, topic, &[&quiet[..], &["--yes"]].concat()).await?;
+    ensure!(done, "{said}");
+    let partitions = sent["partitions"].as_object().context("counts")?;
+    assert_eq!(partitions.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 1_500);
+    for (partition, (_, end)) in bounds(kafka, topic, PARTITIONS).await? {
+        assert_eq!(partitions[&partition.to_string()].as_i64(), Some(end));
+    }
+    let (done, _, said) = republish(url, topic, &["--yes", "--without-connect-check"]).await?;
+    ensure!(!done && said.contains("isn't empty: its partitions hold some 1500"), "{said}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the stack: ./dev test"]
 async fn the_verb_fills_an_empty_topic_once_and_refuses_any_other() -> Result<()> {
-    let (kafka, shelf) = (kafka()?, own_type());
+    let (kafka, shelf, database) = (kafka()?, own_type(), Database::create().await?);
+    let rows = format!(
+        "insert into events (aggregate_type, stream_id, stream_position, aggregate_id)
+         select '{shelf}', 's-' || n % 100, n / 100 + 1, 's-' || n % 100 from generate_series(0, 1499) as n"
+    );
+    sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut PgConnection::connect(&database.url).await?).await?;
     let topic = format!("events.{shelf}");
-    fill(&shelf, 10, false).await?;
     let steps = {
-        let (kafka, topic) = (kafka.clone(), topic.clone());
-        tokio::spawn(async move {
-            let (output, said) = projector(&["republish", &topic, "--yes"])?;
-            ensure!(!output.status.success() && said.contains(&format!("topic `{topic}` doesn't exist")), "{said}");
-            ensure!(said.contains("is RUNNING and writes to this topic"), "all findings at once: {said}");
-
-            create_topic(&kafka, &topic, PARTITIONS, &[]).await?;
-            let known = ["republish", &topic, "--without-connect-check", "--output", "json"];
-            let (output, said) = projector(&known)?;
-            ensure!(!output.status.success() && said.contains("add --yes"), "nobody was there to ask: {said}");
-            let (output, said) = projector(&[&known[..], &["--dry-run"]].concat())?;
-            let plan: serde_json::Value = serde_json::from_slice(&output.stdout).context(said)?;
-            assert_eq!((&plan["events"], &plan["refusals"]), (&1_500.into(), &serde_json::json!([])));
-            let empty = bounds(&kafka, &topic, PARTITIONS).await?;
-            ensure!(empty.values().all(|(_, end)| *end == 0), "a dry run sends nothing");
-
-            let (output, said) = projector(&[&known[..], &["--yes"]].concat())?;
-            ensure!(output.status.success(), "{said}");
-            let done: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-            let partitions = done["partitions"].as_object().context("counts")?;
-            assert_eq!(partitions.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 1_500);
-            for (partition, (_, end)) in bounds(&kafka, &topic, PARTITIONS).await? {
-                assert_eq!(partitions[&partition.to_string()].as_i64(), Some(end));
-            }
-            let (output, said) = projector(&[&known[..], &["--yes"]].concat())?;
-            ensure!(!output.status.success() && said.contains("isn't empty: its partitions hold some 1500"), "{said}");
-            anyhow::Ok(())
-        })
-        .await
+        let (kafka, url, topic) = (kafka.clone(), database.url.clone(), topic.clone());
+        tokio::spawn(async move { verb(&kafka, &url, &topic).await }).await
     };
-    remove(&kafka, &[&topic], &shelf).await?;
+    remove_topics(&kafka, &[&topic]).await?;
+    database.remove().await?;
     steps.context("the steps panicked")?
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the stack: ./dev test"]
 async fn a_host_is_told_everything_that_is_wrong_with_its_topics() -> Result<()> {
-    let (kafka, connect, shelf) = (kafka()?, var("CONNECT_URL")?, own_type());
-    let topic = format!("events.{shelf}");
+    let (kafka, connect) = (kafka()?, var("CONNECT_URL")?);
+    let topic = format!("events.{}", own_type());
     let generation = |partitions: i32| Generation {
         generation_id: 1,
         read_model: "shelves".to_owned(),
@@ -413,7 +460,7 @@ async fn a_host_is_told_everything_that_is_wrong_with_its_topics() -> Result<()>
     let wrong = [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
     create_topic(&kafka, &topic, 3, &wrong).await?;
     let several = before_reading(&kafka, Some(&connect), &[generation(4)]).await;
-    remove(&kafka, &[&topic], &shelf).await?;
+    remove_topics(&kafka, &[&topic]).await?;
     assert_eq!(missing.unwrap_err().0.len(), 1);
     let several = several.unwrap_err();
     assert_eq!(several.0.len(), 3, "{several}");
@@ -425,7 +472,7 @@ async fn a_host_is_told_everything_that_is_wrong_with_its_topics() -> Result<()>
     // Connect may be down: a host doesn't wait for it.
     let checked = before_reading(&kafka, Some("http://127.0.0.1:9"), std::slice::from_ref(&live)).await;
     let with_connect = before_reading(&kafka, Some(&connect), &[live]).await;
-    remove(&kafka, &[&right], &shelf).await?;
+    remove_topics(&kafka, &[&right]).await?;
     checked.and(with_connect).map_err(Into::into)
 }
 
