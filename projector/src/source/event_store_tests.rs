@@ -1,4 +1,4 @@
-//! The order, proved on made-up histories; `tests/republish.rs` shows that Postgres gives this very order to real ones.
+//! The order, proved on made-up histories; `tests/republish/order.rs` shows that Postgres gives this very order to real ones.
 //!
 //! The history is that of a database with a few sessions, step by step: transactions get their id with their first write, a
 //! statement keeps the snapshot that it began with while it waits for an aggregate's lock, locks go with the transaction's end.
