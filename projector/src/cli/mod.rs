@@ -2,8 +2,7 @@
 
 mod apply;
 mod check;
-mod dlq;
-mod epoch;
+mod republish;
 mod run;
 mod serve;
 mod status;
@@ -36,16 +35,8 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// Show each read model: its store, generation, documents, events, lag
     Status(status::StatusArgs),
-    /// List, inspect, retry and skip dead letters: events that a read model couldn't apply
-    ///
-    /// An event that fails again and again is parked, and every later event of its aggregate waits behind it; others go on.
-    /// Look at `dlq list` and `dlq show ID`, mend what made it fail, then `dlq retry ID`. Where it can't be mended,
-    /// `dlq skip ID --reason TEXT` passes over it for good. What waited follows by itself, in order.
-    /// Exit code 0 when done, 1 when it failed, is still parked, or had no answer.
-    #[command(verbatim_doc_comment)]
-    Dlq(dlq::DlqArgs),
-    /// List the epochs of the sources, accept a new one after a fail-over or a restore
-    Epoch(epoch::EpochArgs),
+    /// Refill a lost topic, deleted and created again, from the event store, in an order that readers can rely on
+    Republish(republish::RepublishArgs),
 }
 
 /// Where the projections' events are described.
@@ -68,6 +59,7 @@ struct ControlArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
     /// For people.
+    #[value(alias = "table")]
     Text,
     /// For scripts.
     Json,
@@ -105,8 +97,7 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
             Verb::Run(args) => run::run(args).await,
             Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
             Verb::Status(args) => status::run(&args).await,
-            Verb::Dlq(args) => dlq::run(&args).await,
-            Verb::Epoch(args) => epoch::run(&args).await,
+            Verb::Republish(args) => republish::run(&args).await,
         }
     })
 }

@@ -6,7 +6,8 @@ use crate::event::{Catalog, Decoder};
 use crate::host::{Host, HostConfig};
 use crate::ops;
 use crate::sink::StoreUrls;
-use crate::source::KafkaConfig;
+use crate::source::{KafkaConfig, before_reading};
+use anyhow::Context;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +27,9 @@ pub(super) struct RunArgs {
     /// The schema registry, Confluent's API
     #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
     schema_registry_url: String,
+    /// Kafka Connect's REST address, to make sure that one connector alone writes to the topics; not checked without it
+    #[arg(long, env = "CONNECT_URL")]
+    connect_url: Option<String>,
     /// Where /metrics and /health are answered
     #[arg(long, env = "PROJECTOR_ADMIN_LISTEN", default_value = "127.0.0.1:18020")]
     admin_listen: SocketAddr,
@@ -38,6 +42,13 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let catalog = Arc::new(Catalog::load(&args.schemas.schemas)?);
     let decoder = Arc::new(Decoder::new(Arc::clone(&catalog), &args.schema_registry_url)?);
     let control = Control::connect(&args.control.control_database_url).await?;
+    let live = control.live().await?;
+    tokio::select! {
+        checked = before_reading(&args.kafka, args.connect_url.as_deref(), &live) => {
+            checked.context("nothing was started, since what is read could not be relied on")?;
+        }
+        () = stop_signal() => return Ok(ExitCode::SUCCESS),
+    }
     let config =
         HostConfig { kafka: args.kafka, stores: args.stores, fault_delay: Duration::from_millis(args.fault_delay_ms) };
     let host = Host::start(control, catalog, decoder, &config).await?;
