@@ -75,12 +75,13 @@ impl SearchTemplate {
         names
     }
 
-    /// The body to send: deleted documents left out, exact totals, the page.
+    /// The body to send: deleted and expired documents left out, exact totals, the page.
     pub(crate) fn render(&self, arguments: &Arguments) -> Json {
         let mut body: Map<_, _> =
             self.0.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
         let asked = body.remove("query").unwrap_or_else(|| json!({"match_all": {}}));
-        let visible = json!({"bool": {"must": [asked], "must_not": [{"term": {"_deleted": true}}]}});
+        let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
+        let visible = json!({"bool": {"must": [asked], "must_not": hidden}});
         body.insert("query".into(), visible);
         body.entry("track_total_hits").or_insert(Json::Bool(true));
         if let Some((page, size)) = page_and_size(arguments) {
@@ -219,7 +220,7 @@ mod tests {
             "sort": [{"created_at": "desc"}],
             "query": {"bool": {
                 "must": [{"bool": {"filter": [{"term": {"customer": "c-1"}}], "must": []}}],
-                "must_not": [{"term": {"_deleted": true}}],
+                "must_not": [{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}],
             }},
             "track_total_hits": true, "from": 40, "size": 20,
         });
