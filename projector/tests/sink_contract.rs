@@ -22,6 +22,7 @@ fn urls() -> StoreUrls {
         elasticsearch_url: env("ELASTICSEARCH_URL", "http://127.0.0.1:19200"),
         clickhouse_url: env("CLICKHOUSE_URL", "http://127.0.0.1:18123"),
         clickhouse_database: env("CLICKHOUSE_DATABASE", "read_models"),
+        postgres_read_url: env("READ_DATABASE_URL", "postgres://app@127.0.0.1:55432/read_models"),
     }
 }
 
@@ -507,6 +508,7 @@ async fn a_store_that_is_away_is_unavailable() -> Result<()> {
         elasticsearch_url: format!("http://127.0.0.1:{port}"),
         clickhouse_url: format!("http://127.0.0.1:{port}"),
         clickhouse_database: "read_models".into(),
+        postgres_read_url: format!("postgres://app@127.0.0.1:{port}/read_models"),
     };
     let clickhouse = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns: Default::default() });
     let stores = [

@@ -232,6 +232,7 @@ impl Instance {
             ("DEV_RUN_DIR", text(self.dir())),
             ("WRITE_DATABASE_URL", self.postgres_url("app")),
             ("CONTROL_DATABASE_URL", self.postgres_url("control")),
+            ("READ_DATABASE_URL", self.postgres_url("read_models")),
             ("KAFKA_BROKERS", self.listen(Port::Kafka)),
             ("SCHEMA_REGISTRY_URL", format!("{}/apis/ccompat/v7", self.http(Port::Registry))),
             ("CONNECT_URL", self.http(Port::Connect)),

@@ -42,6 +42,8 @@ pub enum Store {
     Elasticsearch(ElasticsearchStore),
     /// Rows of facts.
     Clickhouse(ClickhouseStore),
+    /// A row a document.
+    Postgres(PostgresStore),
 }
 
 /// Redis: each document a hash whose fields are the document's.
@@ -76,6 +78,25 @@ pub struct ClickhouseStore {
     pub columns: BTreeMap<String, String>,
 }
 
+/// Postgres: each document a row with typed columns under its key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresStore {
+    /// The schema that holds table and views. `read_models` by default; it is made where it isn't there.
+    pub schema: String,
+    /// Column types that differ from the inferred ones (text → `text`, integer → `bigint`, time → `timestamptz`, list and
+    /// object → `jsonb`). Each must take a null, and a cast must lead back to the inferred type.
+    pub columns: BTreeMap<String, String>,
+    /// Indexes, each a list of fields.
+    pub indexes: Vec<Vec<String>>,
+}
+
+impl Default for PostgresStore {
+    fn default() -> Self {
+        Self { schema: "read_models".to_owned(), columns: BTreeMap::new(), indexes: Vec::new() }
+    }
+}
+
 impl Store {
     /// The store's name in messages, metrics and status.
     #[must_use]
@@ -84,6 +105,7 @@ impl Store {
             Self::Redis(_) => "redis",
             Self::Elasticsearch(_) => "elasticsearch",
             Self::Clickhouse(_) => "clickhouse",
+            Self::Postgres(_) => "postgres",
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 
 /// A declared query: `GET` on a path. Exactly one of `document`, `search`, `sql` says how the store is asked; it must be the
-/// one of the read model's store (Redis: `document`, Elasticsearch: `search`, ClickHouse: `sql`).
+/// one of the read model's store (Redis: `document`, Elasticsearch: `search`, ClickHouse and Postgres: `sql`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
@@ -22,7 +22,7 @@ pub struct Query {
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
     /// Adds the parameters `page` (from 1) and `size`. A search gets them as `from` and `size`; SQL binds them as
-    /// `{limit:UInt64}` and `{offset:UInt64}`.
+    /// `{limit:UInt64}` and `{offset:UInt64}` (Postgres: `bigint`).
     #[serde(default)]
     pub paging: Option<Paging>,
     /// What must hold between parameters, beyond what each says on its own.
@@ -36,8 +36,9 @@ pub struct Query {
     /// documents are left out, and `track_total_hits` is true, without being asked for.
     #[serde(default)]
     pub search: Option<serde_json::Value>,
-    /// A statement for ClickHouse. `{table}` is this generation's table (put `final` behind it), `{name:Type}` a bound
-    /// parameter; an absent one is null, so its type must be `Nullable(…)`.
+    /// A statement for ClickHouse or Postgres. `{table}` is this generation's table (ClickHouse: put `final` behind it;
+    /// Postgres: without what is deleted or expired), `{name:Type}` a bound parameter; an absent one is null, so in
+    /// ClickHouse its type must be `Nullable(…)`.
     #[serde(default)]
     pub sql: Option<Spanned<String>>,
     /// A program whose value is the answer. `.params` has the parameters, and beside it stands what the store gave:

@@ -38,6 +38,10 @@ pub(crate) async fn answer(served: &Served, in_path: &[(String, String)], asked:
             let progress = wait.reach().await?;
             (Found::Rows(reader.query(sql, &arguments).await.map_err(|e| failed(model, &e))?), progress)
         }
+        (Template::Sql(sql), Reader::Postgres(reader)) => {
+            let progress = wait.reach().await?;
+            (Found::Rows(reader.query(sql, &arguments).await.map_err(|e| failed(model, &e))?), progress)
+        }
         _ => return Err(Problem::internal("the query's template is of another store")),
     };
     let body = endpoint.respond(&arguments, found)?;

@@ -77,7 +77,8 @@ impl Endpoint {
             wrong.push("paging: 1 ≤ size ≤ size_max ≤ depth_max must hold".into());
         }
         let template = template_of(query, &compiled.projection.store).map_err(one)?;
-        wrong.extend(check_template(&template, query, &parameters, &path));
+        let nullable = !matches!(compiled.projection.store, Store::Clickhouse(_));
+        wrong.extend(check_template(&template, query, &parameters, &path, nullable));
         if !wrong.is_empty() {
             return Err(wrong.into_iter().map(|message| at(source, query, message)).collect());
         }
@@ -170,7 +171,7 @@ fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
     let wanted = match store {
         Store::Redis(_) => "document",
         Store::Elasticsearch(_) => "search",
-        Store::Clickhouse(_) => "sql",
+        Store::Clickhouse(_) | Store::Postgres(_) => "sql",
     };
     let given =
         [("document", query.document.is_some()), ("search", query.search.is_some()), ("sql", query.sql.is_some())];
@@ -189,7 +190,14 @@ fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
     template.map_err(|message| format!("{wanted}: {message}"))
 }
 
-fn check_template(template: &Template, query: &Query, parameters: &Parameters, path: &PathPattern) -> Vec<String> {
+/// What is wrong with a template; `nullable` says whether every type of the store's SQL has a null.
+fn check_template(
+    template: &Template,
+    query: &Query,
+    parameters: &Parameters,
+    path: &PathPattern,
+    nullable: bool,
+) -> Vec<String> {
     let paged = |name: &str| query.paging.is_some() && ["limit", "offset"].contains(&name);
     let absent = |name: &str| parameters.may_be_absent(name, path.parameters().any(|p| p == name));
     match template {
@@ -212,7 +220,8 @@ fn check_template(template: &Template, query: &Query, parameters: &Parameters, p
                 .map(|(name, _)| name.as_str())
                 .filter(|n| !paged(n) && parameters.get(n).is_none())
                 .map(undeclared);
-            let optional = sql.bound.iter().filter(|(name, kind)| absent(name) && !kind.starts_with("Nullable("));
+            let takes_null = |kind: &str| nullable || kind.starts_with("Nullable(");
+            let optional = sql.bound.iter().filter(|(name, kind)| absent(name) && !takes_null(kind));
             let optional = optional.map(|(name, kind)| {
                 format!("`{name}` may be absent: bind it as `Nullable({kind})`, or give it a default")
             });

@@ -75,12 +75,13 @@ impl SearchTemplate {
         names
     }
 
-    /// The body to send: deleted documents left out, exact totals, the page.
+    /// The body to send: deleted and expired documents left out, exact totals, the page.
     pub(crate) fn render(&self, arguments: &Arguments) -> Json {
         let mut body: Map<_, _> =
             self.0.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
         let asked = body.remove("query").unwrap_or_else(|| json!({"match_all": {}}));
-        let visible = json!({"bool": {"must": [asked], "must_not": [{"term": {"_deleted": true}}]}});
+        let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
+        let visible = json!({"bool": {"must": [asked], "must_not": hidden}});
         body.insert("query".into(), visible);
         body.entry("track_total_hits").or_insert(Json::Bool(true));
         if let Some((page, size)) = page_and_size(arguments) {
@@ -123,7 +124,7 @@ fn substitute(node: &Json, arguments: &Arguments) -> Option<Json> {
     })
 }
 
-/// A statement with ClickHouse's own bound parameters, `{name:Type}`.
+/// A statement with bound parameters as ClickHouse writes them, `{name:Type}`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SqlTemplate {
     text: String,
@@ -155,23 +156,46 @@ impl SqlTemplate {
         Ok(Self { text: text.to_owned(), bound })
     }
 
-    /// The statement for a table, whose name is ours, not the caller's.
+    /// The statement for ClickHouse and a table, whose name is ours, not the caller's.
     pub(crate) fn statement(&self, table: &str) -> String {
         self.text.replace("{table}", table)
     }
 
+    /// The statement for Postgres, whose parameters have numbers: `$1::Type`.
+    pub(crate) fn numbered(&self, table: &str) -> String {
+        let (mut statement, mut rest) = (String::with_capacity(self.text.len()), self.text.as_str());
+        while let Some((before, (inside, after))) =
+            rest.split_once('{').and_then(|(b, r)| Some((b, r.split_once('}')?)))
+        {
+            statement.push_str(before);
+            match inside.split_once(':') {
+                None => statement.push_str(table),
+                Some((name, kind)) => {
+                    let at = self.bound.iter().position(|(known, _)| *known == name.trim()).unwrap_or_default();
+                    statement.push_str(&format!("${}::{}", at + 1, kind.trim()));
+                }
+            }
+            rest = after;
+        }
+        statement + rest
+    }
+
+    /// The bound values as text, in order; none for null.
+    pub(crate) fn texts(&self, arguments: &Arguments) -> Vec<Option<String>> {
+        let page = page_and_size(arguments);
+        let text = |name: &str| match (name, page) {
+            ("limit", Some((_, size))) => Some(size.to_string()),
+            ("offset", Some((page, size))) => Some(((page - 1) * size).to_string()),
+            _ => arguments.get(name).filter(|value| !value.is_null()).map(text_of),
+        };
+        self.bound.iter().map(|(name, _)| text(name)).collect()
+    }
+
     /// The bound values as ClickHouse's HTTP parameters carry them: escaped text, `\N` for null.
     pub(crate) fn values(&self, arguments: &Arguments) -> Vec<(String, String)> {
-        let page = page_and_size(arguments);
-        let value = |name: &str| match (name, page) {
-            ("limit", Some((_, size))) => size.to_string(),
-            ("offset", Some((page, size))) => ((page - 1) * size).to_string(),
-            _ => match arguments.get(name) {
-                None | Some(Json::Null) => "\\N".to_owned(),
-                Some(value) => escaped(&text_of(value)),
-            },
-        };
-        self.bound.iter().map(|(name, _)| (format!("param_{name}"), value(name))).collect()
+        let value = |text: Option<String>| text.map_or("\\N".to_owned(), |text| escaped(&text));
+        let named = self.bound.iter().zip(self.texts(arguments));
+        named.map(|((name, _), text)| (format!("param_{name}"), value(text))).collect()
     }
 }
 
@@ -219,7 +243,7 @@ mod tests {
             "sort": [{"created_at": "desc"}],
             "query": {"bool": {
                 "must": [{"bool": {"filter": [{"term": {"customer": "c-1"}}], "must": []}}],
-                "must_not": [{"term": {"_deleted": true}}],
+                "must_not": [{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}],
             }},
             "track_total_hits": true, "from": 40, "size": 20,
         });
@@ -252,6 +276,18 @@ mod tests {
         let expected =
             [("param_a", "it's\\\\ a\\ttab\\n"), ("param_n", "\\N"), ("param_limit", "50"), ("param_offset", "50")];
         assert_eq!(values, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn sql_for_postgres_has_numbered_parameters() {
+        let sql = SqlTemplate::parse(
+            "select {a:text}, '{table}' from {table} where n = { n : bigint } or {a:text} is null limit {limit:bigint}",
+        )
+        .unwrap();
+        let expected = "select $1::text, 't' from t where n = $2::bigint or $1::text is null limit $3::bigint";
+        assert_eq!(sql.numbered("t"), expected);
+        let texts = sql.texts(&arguments(json!({"a": "it's {n:bigint}", "n": null, "page": 2, "size": 50})));
+        assert_eq!(texts, [Some("it's {n:bigint}".to_owned()), None, Some("50".to_owned())]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{Outcome, Partition, Place, Sink, SinkError, Stored, Write, reserved_name};
 use crate::apply::Progress;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,10 +26,17 @@ pub struct MemoryStore {
 struct Inner {
     owner: Option<String>,
     live: Option<String>,
-    documents: BTreeMap<String, Stored>,
+    documents: BTreeMap<String, Kept>,
     progress: BTreeMap<(String, Partition), Progress>,
     faults: VecDeque<Fault>,
     writes: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    stored: Stored,
+    expires: Option<DateTime<Utc>>,
+    parents: Vec<String>,
 }
 
 impl MemoryStore {
@@ -41,10 +49,16 @@ impl MemoryStore {
         self.with(|inner| inner.faults.extend(faults));
     }
 
-    /// All documents, tombstones included.
+    /// All documents, tombstones and expired ones included.
     #[must_use]
     pub fn documents(&self) -> BTreeMap<String, Stored> {
-        self.with(|inner| inner.documents.clone())
+        self.with(|inner| inner.documents.iter().map(|(key, kept)| (key.clone(), kept.stored.clone())).collect())
+    }
+
+    /// When a document expires, if it does.
+    #[must_use]
+    pub fn expires(&self, key: &str) -> Option<DateTime<Utc>> {
+        self.with(|inner| inner.documents.get(key)?.expires)
     }
 
     /// How many writes changed something.
@@ -107,10 +121,11 @@ impl Inner {
         let fact = write.version == 0;
         match self.documents.get(&write.key) {
             Some(_) if fact => return Outcome::Written,
-            Some(stored) if stored.version >= write.version => return Outcome::Stale,
+            Some(kept) if kept.stored.version >= write.version => return Outcome::Stale,
             _ => {}
         }
-        self.documents.insert(write.key.clone(), write.stored());
+        let kept = Kept { stored: write.stored(), expires: write.expires, parents: write.parents.clone() };
+        self.documents.insert(write.key.clone(), kept);
         self.writes += 1;
         Outcome::Written
     }
@@ -128,7 +143,7 @@ impl Sink for MemorySink {
     }
 
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
-        self.owned(|inner| keys.iter().map(|key| inner.documents.get(key).cloned()).collect())
+        self.owned(|inner| keys.iter().map(|key| inner.documents.get(key).map(|kept| kept.stored.clone())).collect())
     }
 
     async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
@@ -143,12 +158,25 @@ impl Sink for MemorySink {
     async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
         self.changes(|inner| {
             for (partition, progress) in progress {
-                inner.progress.insert((self.generation.clone(), partition.clone()), progress.clone());
+                let place = (self.generation.clone(), partition.clone());
+                if inner.progress.get(&place).is_none_or(|saved| saved.fence <= progress.fence) {
+                    inner.progress.insert(place, progress.clone());
+                }
             }
         })
     }
 
+    async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        self.owned(|inner| {
+            let named = inner.documents.iter().filter(|(_, kept)| kept.parents.iter().any(|name| name == parent));
+            let keys = named.map(|(key, _)| key).filter(|key| after.is_none_or(|after| key.as_str() > after));
+            keys.take(limit).cloned().collect()
+        })
+    }
+
     async fn count(&self) -> Result<u64, SinkError> {
-        self.owned(|inner| inner.documents.values().filter(|d| d.fields.is_some()).count() as u64)
+        let now = Utc::now();
+        let visible = |kept: &&Kept| kept.stored.fields.is_some() && kept.expires.is_none_or(|at| at > now);
+        self.owned(|inner| inner.documents.values().filter(visible).count() as u64)
     }
 }

@@ -35,6 +35,7 @@
 pub mod clickhouse;
 pub mod elasticsearch;
 pub mod memory;
+pub mod postgres;
 pub mod redis;
 mod shape;
 
@@ -118,6 +119,14 @@ pub struct StoreUrls {
     /// The ClickHouse database that holds the read models (not `default`)
     #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "read_models")]
     pub clickhouse_database: String,
+    /// The Postgres database that holds the read models: one of its own, not that of the control store
+    #[arg(
+        long,
+        env = "READ_DATABASE_URL",
+        default_value = "postgres://app@127.0.0.1:5432/read_models",
+        hide_env_values = true
+    )]
+    pub postgres_read_url: String,
 }
 
 /// The [`Sink::pace`] of stores that make a file of each write.
@@ -180,5 +189,6 @@ pub fn open(store: &Store, place: Place, urls: &StoreUrls) -> Result<Arc<dyn Sin
         Store::Redis(config) => Arc::new(redis::RedisSink::open(config, place, urls)?),
         Store::Elasticsearch(config) => Arc::new(elasticsearch::ElasticsearchSink::open(config, place, urls)?),
         Store::Clickhouse(config) => Arc::new(clickhouse::ClickhouseSink::open(config, place, urls)?),
+        Store::Postgres(config) => Arc::new(postgres::PostgresSink::open(config, place, urls)?),
     })
 }

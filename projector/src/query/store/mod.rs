@@ -2,10 +2,12 @@
 
 mod clickhouse;
 mod elasticsearch;
+mod postgres;
 mod redis;
 
 pub(crate) use clickhouse::ClickhouseReader;
 pub(crate) use elasticsearch::SearchReader;
+pub(crate) use postgres::PostgresReader;
 pub(crate) use redis::RedisReader;
 
 use crate::control::Generation;
@@ -52,6 +54,7 @@ pub(crate) enum Reader {
     Redis(RedisReader),
     Search(SearchReader),
     Clickhouse(ClickhouseReader),
+    Postgres(PostgresReader),
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -77,6 +80,7 @@ impl Reader {
             Store::Redis(config) => Self::Redis(RedisReader::open(config, document, urls)?),
             Store::Elasticsearch(_) => Self::Search(SearchReader::open(generation, document, urls, client)),
             Store::Clickhouse(_) => Self::Clickhouse(ClickhouseReader::open(generation, urls, client)),
+            Store::Postgres(config) => Self::Postgres(PostgresReader::open(config, generation, urls)?),
         })
     }
 }

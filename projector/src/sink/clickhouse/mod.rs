@@ -5,10 +5,13 @@
 //! |---|---|
 //! | `<read model>_g<n>` | `ReplacingMergeTree`: a row's columns, and its id `_event_id`, `_row`; by month and day |
 //! | `<read model>` | the view of the live generation, without duplicates (`FINAL`) and without the id |
-//! | `projector_progress` | `ReplacingMergeTree`: a row a generation and partition, holding the progress as JSON |
+//! | `projector_progress` | `ReplacingMergeTree`: a row a generation, partition and owner's fence, holding the progress as JSON |
 //!
 //! A row sent twice is stored twice until a merge drops one; `FINAL` gives one at any time. An event's day never changes, so
 //! both copies are always in one partition.
+//!
+//! An insert can't look at what is there. So the fence is part of the key under which progress is kept, a former owner's late
+//! save stands in a row of its own, and who loads takes the row of the highest fence.
 
 mod columns;
 mod config;

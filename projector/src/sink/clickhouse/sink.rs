@@ -13,6 +13,8 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
+const PROGRESS: &str = "projector_progress";
+
 /// A generation's place in ClickHouse.
 pub struct ClickhouseSink {
     client: Client,
@@ -72,6 +74,23 @@ impl ClickhouseSink {
         }
     }
 
+    /// Progress of an earlier release has no fence.
+    async fn add_fence(&self) -> Result<(), SinkError> {
+        let sql = format!(
+            "SELECT name FROM system.columns WHERE database = {} AND table = {} AND name = 'fence'",
+            text(&self.database),
+            text(PROGRESS)
+        );
+        if !self.client.rows(&sql).await?.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "ALTER TABLE {} ADD COLUMN fence Int64, MODIFY ORDER BY (generation, topic, partition, fence)",
+            self.qualified(PROGRESS)
+        );
+        Ok(self.client.execute(&sql).await?)
+    }
+
     /// A row as a line of JSON, or why it can't be one.
     fn line(&self, write: &Write) -> Result<String, String> {
         let wrong_key = || format!("`{}` is not a row's id, <event id>/<number>", write.key);
@@ -79,6 +98,9 @@ impl ClickhouseSink {
         let event: uuid::Uuid = event.parse().map_err(|_| wrong_key())?;
         let row: u16 = row.parse().map_err(|_| wrong_key())?;
         let fields = write.fields.as_ref().ok_or("facts are never deleted")?;
+        if write.state.is_some() || write.expires.is_some() || !write.parents.is_empty() {
+            return Err("facts have neither state nor expiry nor parents".to_owned());
+        }
         if let Some(reason) = reserved_name(fields) {
             return Err(reason);
         }
@@ -146,13 +168,14 @@ impl Sink for ClickhouseSink {
             text(&self.generation)
         );
         let progress = format!(
-            "CREATE TABLE IF NOT EXISTS {} (generation String, topic String, partition Int32, progress String, saved UInt64)
-             ENGINE = ReplacingMergeTree(saved) ORDER BY (generation, topic, partition)",
-            self.qualified("projector_progress")
+            "CREATE TABLE IF NOT EXISTS {} (generation String, topic String, partition Int32, progress String, saved UInt64, fence Int64)
+             ENGINE = ReplacingMergeTree(saved) ORDER BY (generation, topic, partition, fence)",
+            self.qualified(PROGRESS)
         );
         self.client.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&self.database))).await?;
         self.client.execute(&table).await?;
         self.client.execute(&progress).await?;
+        self.add_fence().await?;
         let sql = format!(
             "SELECT comment FROM system.tables WHERE database = {} AND name = {}",
             text(&self.database),
@@ -209,8 +232,9 @@ impl Sink for ClickhouseSink {
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
         let sql = format!(
-            "SELECT topic, partition, progress FROM {} FINAL WHERE generation = {}",
-            self.qualified("projector_progress"),
+            "SELECT topic, partition, argMax(progress, (fence, saved)) AS progress FROM {} WHERE generation = {}
+             GROUP BY topic, partition",
+            self.qualified(PROGRESS),
             text(&self.generation)
         );
         let rows = self.client.rows(&sql).await?;
@@ -230,15 +254,15 @@ impl Sink for ClickhouseSink {
         if progress.is_empty() {
             return Ok(());
         }
-        // The order of saving, also across owners, whose clocks are the servers'.
+        // The order of saving among the saves of one owner; between owners the fence decides, whatever their clocks say.
         let saved = chrono::Utc::now().timestamp_micros();
         let mut lines = String::new();
         for (partition, progress) in progress {
             let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
-            let line = json!({"generation": self.generation, "topic": *partition.topic, "partition": partition.number, "progress": text, "saved": saved});
+            let line = json!({"generation": self.generation, "topic": *partition.topic, "partition": partition.number, "progress": text, "saved": saved, "fence": progress.fence});
             lines.push_str(&format!("{line}\n"));
         }
-        Ok(self.client.insert(&self.qualified("projector_progress"), Bytes::from(lines)).await?)
+        Ok(self.client.insert(&self.qualified(PROGRESS), Bytes::from(lines)).await?)
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

@@ -15,8 +15,22 @@ pub(super) fn mapping(document: &Kind, refined: &BTreeMap<String, Json>, generat
         let steps: Vec<&str> = path.split('.').collect();
         refine(&mut properties, &steps, refinement);
     }
-    properties.insert("_deleted".into(), json!({"type": "boolean"}));
+    properties.extend(hidden());
     json!({"dynamic": "strict", "_meta": {"generation": generation}, "properties": properties})
+}
+
+/// The fields of our own.
+pub(super) fn hidden() -> Map<String, Json> {
+    let fields = [
+        ("_deleted", json!({"type": "boolean"})),
+        ("_expires", json!({"type": "date"})),
+        // A keyword takes 32 KiB.
+        ("_state", opaque()),
+        ("_parents", json!({"type": "keyword"})),
+        // By which children are sorted: a server needn't be able to sort by `_id`.
+        ("_key", json!({"type": "keyword"})),
+    ];
+    fields.map(|(name, mapping)| (name.to_owned(), mapping)).into_iter().collect()
 }
 
 fn properties(kind: &Kind) -> Map<String, Json> {

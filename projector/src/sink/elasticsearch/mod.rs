@@ -9,7 +9,11 @@
 //! | `projector-progress` | one document a partition, `<generation>/<topic>/<partition>`, holding the progress as text; written through `projector-progress-write` |
 //!
 //! A document's version is the server's own, of type `external`: the server refuses a write whose version isn't above the one
-//! it holds, also that of a tombstone, a document with `_deleted: true` alone.
+//! it holds, also that of a tombstone, a document with `_deleted: true` and no fields. Progress has the owner's fence for a version (type
+//! `external_gte`), so that the server refuses that of a former owner.
+//!
+//! Other hidden fields: `_state`, stored and not looked into; `_expires`, by which queries leave a document out from then on;
+//! `_parents` with `_key`, by which children are found. An index of an earlier release gets them when it is prepared.
 //!
 //! Only calls that both servers have alike are used, through the crate's transport without typed helpers, which would send
 //! headers that one of them refuses.

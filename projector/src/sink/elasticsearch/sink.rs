@@ -4,7 +4,7 @@ use super::super::{
     Outcome, PACE_OF_FILES, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
 };
 use super::config::{Client, broken, unavailable};
-use super::mapping::mapping;
+use super::mapping::{hidden, mapping};
 use crate::apply::Progress;
 use crate::expr::{Kind, json};
 use crate::projection::ElasticsearchStore;
@@ -18,6 +18,8 @@ const PROGRESS_INDEX: &str = "projector-progress";
 const BULK_BYTES_MAX: usize = 5 << 20;
 const BULK_ITEMS_MAX: usize = 2_000;
 const LOAD_MAX: usize = 1_000;
+/// What the server gives in one answer to a search.
+const PAGE_MAX: usize = 10_000;
 /// The server's limit for a document's id.
 const KEY_BYTES_MAX: usize = 512;
 
@@ -43,11 +45,7 @@ impl ElasticsearchSink {
 
     fn action(&self, write: &Write) -> Vec<u8> {
         let head = json!({"index": {"_id": write.key, "version": write.version, "version_type": "external"}});
-        let body = match &write.fields {
-            Some(fields) => Json::Object(json::object_to_json(fields)),
-            None => json!({"_deleted": true}),
-        };
-        format!("{head}\n{body}\n").into_bytes()
+        format!("{head}\n{}\n", Json::Object(source(write))).into_bytes()
     }
 
     /// Sends one bulk request; gives an outcome for each of its items.
@@ -129,6 +127,8 @@ impl Sink for ElasticsearchSink {
         let found = self.client.expect(Method::Get, &format!("/{}/_mapping", self.index), None).await?;
         let owner = found[&self.index]["mappings"]["_meta"]["generation"].as_str().unwrap_or("somebody else");
         if owner == self.index {
+            let hidden = json!({"properties": hidden()});
+            self.client.expect(Method::Put, &format!("/{}/_mapping", self.index), Some(&hidden)).await?;
             self.open_for_writing(&self.index).await?;
             return self.open_for_writing(PROGRESS_INDEX).await;
         }
@@ -218,7 +218,7 @@ impl Sink for ElasticsearchSink {
             let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
             body.push_str(&format!(
                 "{}\n{}\n",
-                json!({"index": {"_id": self.progress_id(partition)}}),
+                json!({"index": {"_id": self.progress_id(partition), "version": progress.fence.max(1), "version_type": "external_gte"}}),
                 json!({"progress": text})
             ));
         }
@@ -229,6 +229,7 @@ impl Sink for ElasticsearchSink {
         }
         let items = answer.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         for item in items {
+            // Stale: a later owner's stays.
             if let Outcome::Rejected(reason) = outcome(&item["index"])? {
                 return Err(broken(format!("{path}: progress is refused: {reason}")));
             }
@@ -236,8 +237,31 @@ impl Sink for ElasticsearchSink {
         Ok(())
     }
 
+    async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        self.refresh().await?;
+        let path = format!("/{}/_search?allow_partial_search_results=false", self.index);
+        let mut keys: Vec<String> = Vec::new();
+        loop {
+            let size = (limit - keys.len()).min(PAGE_MAX);
+            let mut body = json!({"query": {"term": {"_parents": parent}}, "sort": ["_key"], "size": size, "_source": false, "track_total_hits": false});
+            if let Some(after) = keys.last().map(String::as_str).or(after) {
+                body["search_after"] = json!([after]);
+            }
+            let found = self.client.expect(Method::Post, &path, Some(&body)).await?;
+            if found["timed_out"] != false || found["_shards"]["failed"] != 0 {
+                return Err(unavailable(format!("{path}: an incomplete answer")));
+            }
+            let hits = found["hits"]["hits"].as_array().map(Vec::as_slice).unwrap_or_default();
+            keys.extend(hits.iter().filter_map(|hit| hit["_id"].as_str().map(str::to_owned)));
+            if hits.len() < size || keys.len() >= limit {
+                return Ok(keys);
+            }
+        }
+    }
+
     async fn count(&self) -> Result<u64, SinkError> {
-        let body = json!({"query": {"bool": {"must_not": {"term": {"_deleted": true}}}}});
+        let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
+        let body = json!({"query": {"bool": {"must_not": hidden}}});
         let found = self.client.expect(Method::Post, &format!("/{}/_count", self.index), Some(&body)).await?;
         found["count"].as_u64().ok_or_else(|| broken("_count: no count in the answer".to_owned()))
     }
@@ -262,11 +286,32 @@ impl ElasticsearchSink {
 
     fn stored(&self, mut doc: Json) -> Option<Stored> {
         let version = doc["_version"].as_i64()?;
-        let Json::Object(source) = doc["_source"].take() else { return None };
+        let Json::Object(mut source) = doc["_source"].take() else { return None };
+        let state = source.get("_state").and_then(Json::as_str).map(Into::into);
         let deleted = source.get("_deleted") == Some(&Json::Bool(true));
+        source.retain(|name, _| !name.starts_with('_'));
         let fields = (!deleted).then(|| json::object_from_json(source, &self.document));
-        Some(Stored { version, fields, state: None })
+        Some(Stored { version, fields, state })
     }
+}
+
+/// What is stored of a write: its fields, and ours where they are needed.
+fn source(write: &Write) -> serde_json::Map<String, Json> {
+    let mut source = match &write.fields {
+        Some(fields) => json::object_to_json(fields),
+        None => [("_deleted".to_owned(), Json::Bool(true))].into_iter().collect(),
+    };
+    if let Some(state) = &write.state {
+        source.insert("_state".into(), state.to_string().into());
+    }
+    if let Some(at) = &write.expires {
+        source.insert("_expires".into(), json::time_text(at).into());
+    }
+    if !write.parents.is_empty() {
+        source.insert("_parents".into(), write.parents.clone().into());
+        source.insert("_key".into(), write.key.clone().into());
+    }
+    source
 }
 
 fn write_alias(index: &str) -> String {

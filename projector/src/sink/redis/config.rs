@@ -33,6 +33,7 @@ pub(super) struct Names {
     pub(super) prefix: String,
     pub(super) marker: String,
     pub(super) progress: String,
+    children: String,
 }
 
 impl Names {
@@ -42,8 +43,14 @@ impl Names {
             prefix: config.prefix.clone(),
             marker: format!("projector:generation:{}", place.read_model),
             progress: format!("projector:progress:{generation}"),
+            children: format!("projector:children:{generation}:"),
             generation,
         }
+    }
+
+    /// The key that holds a parent's children.
+    pub(super) fn children(&self, parent: &str) -> String {
+        format!("{}{parent}", self.children)
     }
 
     /// The prefix as a pattern for `SCAN`, its special characters taken literally.

@@ -2,22 +2,34 @@
 //! inferred for it. Where that leaves more than one reading (a field that is now text, now a number), the field's name stands in
 //! the hidden `_types` with the reading that is right.
 
-use crate::apply::Stored;
+use crate::apply::{Stored, Write};
 use crate::expr::{Kind, Object, Value, json};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap};
 
 /// The field with the version.
 pub(crate) const SEQ: &str = "_seq";
+/// The field with the state.
+const STATE: &str = "_state";
 /// The field that a tombstone has.
 pub(crate) const DELETED: &str = "_deleted";
 /// The readings that the inferred types don't give.
 const TYPES: &str = "_types";
 
 /// The fields of a hash, without its version.
-pub(super) fn to_hash(document: Option<&Object>, kind: &Kind) -> Vec<(String, String)> {
-    let Some(document) = document else { return vec![(DELETED.to_owned(), "1".to_owned())] };
-    let mut hash = Vec::with_capacity(document.len());
+pub(super) fn to_hash(write: &Write, kind: &Kind) -> Vec<(String, String)> {
+    let mut hash = match &write.fields {
+        Some(document) => fields_to_hash(document, kind),
+        None => vec![(DELETED.to_owned(), "1".to_owned())],
+    };
+    if let Some(state) = &write.state {
+        hash.push((STATE.to_owned(), state.to_string()));
+    }
+    hash
+}
+
+fn fields_to_hash(document: &Object, kind: &Kind) -> Vec<(String, String)> {
+    let mut hash = Vec::with_capacity(document.len() + 1);
     let mut types = BTreeMap::new();
     for (name, value) in document {
         let Some(text) = to_text(value) else { continue };
@@ -43,8 +55,9 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Resul
     }
     let version = hash.get(SEQ).and_then(|seq| seq.parse().ok());
     let version = version.ok_or_else(|| format!("a hash without `{SEQ}`: not written by a projector"))?;
+    let state = hash.remove(STATE).map(Into::into);
     if hash.contains_key(DELETED) {
-        return Ok(Some(Stored { version, ..Stored::default() }));
+        return Ok(Some(Stored { version, fields: None, state }));
     }
     let types: HashMap<String, String> =
         hash.remove(TYPES).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -58,7 +71,7 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Resul
         };
         (name.into(), value)
     });
-    Ok(Some(Stored { version, fields: Some(fields.collect()), state: None }))
+    Ok(Some(Stored { version, fields: Some(fields.collect()), state }))
 }
 
 fn to_text(value: &Value) -> Option<String> {
@@ -112,8 +125,13 @@ mod tests {
     use super::*;
     use crate::expr::Collection;
 
+    fn hash(document: &Object, kind: &Kind) -> HashMap<String, String> {
+        let write = Write { fields: Some(document.clone()), ..Write::default() };
+        to_hash(&write, kind).into_iter().collect()
+    }
+
     fn round_trip(document: &Object, kind: &Kind) -> Object {
-        let mut hash: HashMap<_, _> = to_hash(Some(document), kind).into_iter().collect();
+        let mut hash = hash(document, kind);
         hash.insert(SEQ.into(), "7".into());
         let stored = from_hash(hash, kind).unwrap().unwrap();
         assert_eq!(stored.version, 7);
@@ -142,7 +160,7 @@ mod tests {
         });
         let document = object(json, &kind);
         assert_eq!(round_trip(&document, &kind), document);
-        let hash: HashMap<_, _> = to_hash(Some(&document), &kind).into_iter().collect();
+        let hash = hash(&document, &kind);
         assert_eq!(hash["n"], "9007199254740993");
         assert_eq!(hash["at"], "2026-11-21T05:00:00.123456Z");
         assert_eq!(hash["code"], "007");
@@ -165,6 +183,17 @@ mod tests {
     fn null_is_no_field_and_an_empty_document_is_one() {
         let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes().or_null()));
         assert!(round_trip(&Object::from([("v".into(), Value::Null)]), &kind).is_empty());
+    }
+
+    #[test]
+    fn state_stands_beside_the_fields_of_a_document_and_of_a_tombstone() {
+        let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes()));
+        for fields in [Some(Object::from([("v".into(), Value::from("x"))])), None] {
+            let write = Write { fields, state: Some("{\"a\":1}".into()), ..Write::default() };
+            let mut hash: HashMap<_, _> = to_hash(&write, &kind).into_iter().collect();
+            hash.insert(SEQ.into(), "0".into());
+            assert_eq!(from_hash(hash, &kind).unwrap(), Some(write.stored()));
+        }
     }
 
     #[test]

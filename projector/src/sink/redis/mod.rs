@@ -6,14 +6,19 @@
 //! | `<prefix><key>` | hash | a document: its fields as text (nested values as JSON; null = no such field), and hidden ones |
 //! | `projector:generation:<read model>` | string | the generation that owns the prefix: `loans-g1` |
 //! | `projector:progress:<generation>` | hash | field `<topic>/<partition>`, value the progress as JSON |
+//! | `projector:children:<generation>:<parent>` | sorted set, all scores 0 | the keys of the documents that name this parent |
 //!
-//! Hidden fields of a document: `_seq`, its version; `_deleted` = 1 on a tombstone, which has no other fields; `_types`, only
-//! where a field's text alone doesn't tell its type (see [`convert`]).
+//! Hidden fields of a document: `_seq`, its version; `_deleted` = 1 on a tombstone, which has no fields of its own; `_types`,
+//! only where a field's text alone doesn't tell its type (see [`convert`]); `_state`, only where there is some. Expiry is the
+//! key's own.
 //!
 //! # Writing
 //! `write.lua` checks owner and version and replaces the hash, atomically; a batch is one pipeline of it, which loads the script
 //! first, so that a lost script cache is no special case. The script names two keys, document and owner, so it needs a Redis
-//! without cluster mode (as logical databases do).
+//! without cluster mode (as logical databases do). Children are noted before the document is written, in a call of their own: so
+//! a parent may name a child that was never written or no longer names it, but misses none.
+//!
+//! `progress.lua` saves progress unless a later owner did.
 
 mod config;
 pub(crate) mod convert;

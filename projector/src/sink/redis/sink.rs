@@ -9,9 +9,10 @@ use crate::projection::RedisStore;
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
 use redis::{RedisResult, Value};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 const WRITE: &str = include_str!("write.lua");
+const PROGRESS: &str = include_str!("progress.lua");
 /// A pipeline's size in documents, so that none takes the server for long.
 const PIPELINE_MAX: usize = 1000;
 
@@ -48,7 +49,28 @@ impl RedisSink {
         pipeline.query_async(&mut connection).await.map_err(|e| classify(&e))
     }
 
+    /// Notes the batch's keys under their parents' names.
+    async fn note_children(&self, batch: &[Write]) -> Result<(), SinkError> {
+        let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (write, parent) in batch.iter().flat_map(|write| write.parents.iter().map(move |parent| (write, parent))) {
+            children.entry(parent).or_default().push(&write.key);
+        }
+        if children.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::Pipeline::with_capacity(children.len());
+        for (parent, keys) in children {
+            let command = pipeline.cmd("ZADD").arg(self.names.children(parent));
+            for key in keys {
+                command.arg(0).arg(key);
+            }
+        }
+        let answers = self.pipeline(pipeline).await?;
+        answers.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(classify(&error)))
+    }
+
     async fn write_some(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        self.note_children(batch).await?;
         let mut pipeline = redis::Pipeline::with_capacity(batch.len() + 1);
         pipeline.cmd("SCRIPT").arg("LOAD").arg(WRITE);
         let mut rejected = HashMap::new();
@@ -60,7 +82,8 @@ impl RedisSink {
             let command = pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2);
             command.arg(format!("{}{}", self.names.prefix, write.key)).arg(&self.names.marker);
             command.arg(&self.names.generation).arg(write.version);
-            for (name, text) in convert::to_hash(write.fields.as_ref(), &self.document) {
+            command.arg(write.expires.map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
+            for (name, text) in convert::to_hash(write, &self.document) {
                 command.arg(name).arg(text);
             }
         }
@@ -156,12 +179,20 @@ impl Sink for RedisSink {
         if progress.is_empty() {
             return Ok(());
         }
-        let mut command = redis::cmd("HSET");
-        command.arg(&self.names.progress);
+        let mut command = redis::cmd("EVAL");
+        command.arg(PROGRESS).arg(1).arg(&self.names.progress);
         for (partition, progress) in progress {
             let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
-            command.arg(progress_field(partition)).arg(text);
+            command.arg(progress_field(partition)).arg(progress.fence).arg(text);
         }
+        let mut connection = self.connection.clone();
+        command.exec_async(&mut connection).await.map_err(|e| classify(&e))
+    }
+
+    async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        let mut command = redis::cmd("ZRANGEBYLEX");
+        command.arg(self.names.children(parent)).arg(after.map_or("-".to_owned(), |after| format!("({after}")));
+        command.arg("+").arg("LIMIT").arg(0).arg(limit);
         let mut connection = self.connection.clone();
         command.query_async(&mut connection).await.map_err(|e| classify(&e))
     }

@@ -1,0 +1,98 @@
+//! The columns: inferred from the document's type, refined by the projection.
+
+use super::super::shape::{Shape, fields, shape};
+use super::config::quoted;
+use crate::expr::Kind;
+use crate::projection::PostgresStore;
+
+/// The hidden columns with their types, beside the primary key.
+pub(super) const HIDDEN: [(&str, &str); 6] = [
+    // Keys are ordered byte by byte, as in the other stores and in this program.
+    ("_key", "text COLLATE \"C\""),
+    ("_version", "bigint"),
+    ("_deleted", "boolean"),
+    ("_state", "text"),
+    ("_expires", "timestamptz"),
+    ("_parents", "text[]"),
+];
+
+/// A field's column.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Column {
+    pub(super) name: String,
+    /// The column's type.
+    pub(super) sql_type: String,
+    /// The type of which a value was inferred to be.
+    inferred: &'static str,
+}
+
+impl Column {
+    /// The value as programs know it, whatever type the projection gave the column.
+    pub(super) fn read(&self) -> String {
+        let name = quoted(&self.name);
+        match self.inferred {
+            _ if self.sql_type == self.inferred => name,
+            // An array has no cast to JSON.
+            "jsonb" => format!("to_jsonb({name}) AS {name}"),
+            inferred => format!("{name}::{inferred} AS {name}"),
+        }
+    }
+
+    /// Name and type, as in a table's definition.
+    pub(super) fn definition(&self) -> String {
+        format!("{} {}", quoted(&self.name), self.sql_type)
+    }
+}
+
+/// A document's columns, by name.
+pub(super) fn columns(document: &Kind, config: &PostgresStore) -> Vec<Column> {
+    let column = |(name, kind): (String, &Kind)| {
+        let inferred = inferred(kind);
+        let sql_type = config.columns.get(&name).cloned().unwrap_or_else(|| inferred.to_owned());
+        Column { name, sql_type, inferred }
+    };
+    fields(document).map(column).collect()
+}
+
+fn inferred(kind: &Kind) -> &'static str {
+    match shape(kind) {
+        // Keeps whether it was written as 5 or as 5.0, by which programs tell the two types.
+        Shape::Float if kind.contains_integer() => "numeric",
+        Shape::Text => "text",
+        Shape::Integer => "bigint",
+        Shape::Float => "double precision",
+        Shape::Boolean => "boolean",
+        Shape::Time => "timestamptz",
+        Shape::Object(_) | Shape::List(_) | Shape::Mixed => "jsonb",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::Collection;
+
+    #[test]
+    fn types_become_columns_and_are_read_as_they_were_inferred() {
+        let document = Collection::empty()
+            .with_known("at", Kind::timestamp().or_null())
+            .with_known("code", Kind::bytes())
+            .with_known("extra", Kind::object(Collection::any()))
+            .with_known("n", Kind::integer())
+            .with_known("ratio", Kind::float().or_integer())
+            .with_known("tags", Kind::array(Collection::from_unknown(Kind::bytes())));
+        let refined = [("code", "uuid"), ("tags", "text[]")].map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+        let config = PostgresStore { columns: refined.into(), ..PostgresStore::default() };
+        let found: Vec<_> =
+            columns(&Kind::object(document), &config).iter().map(|c| (c.definition(), c.read())).collect();
+        let expected = [
+            ("\"at\" timestamptz", "\"at\""),
+            ("\"code\" uuid", "\"code\"::text AS \"code\""),
+            ("\"extra\" jsonb", "\"extra\""),
+            ("\"n\" bigint", "\"n\""),
+            ("\"ratio\" numeric", "\"ratio\""),
+            ("\"tags\" text[]", "to_jsonb(\"tags\") AS \"tags\""),
+        ];
+        assert_eq!(found, expected.map(|(definition, read)| (definition.to_owned(), read.to_owned())));
+    }
+}

@@ -1,0 +1,324 @@
+//! The sink.
+
+use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
+use super::columns::{Column, HIDDEN, columns};
+use super::config::{Client, Failure, broken, quoted, table, text, visible};
+use super::convert::{cell, from_row, to_row};
+use crate::apply::Progress;
+use crate::expr::Kind;
+use crate::projection::PostgresStore;
+use async_trait::async_trait;
+use serde_json::{Value as Json, json};
+use sqlx::AssertSqlSafe;
+use std::collections::{HashMap, HashSet};
+
+/// A statement's rows: enough to be quick, few enough to end soon and to be cheap to halve.
+const ROWS_MAX: usize = 1_000;
+const BYTES_MAX: usize = 8 << 20;
+const PROGRESS: &str = "projector_progress";
+
+/// A generation's place in Postgres.
+pub struct PostgresSink {
+    client: Client,
+    generation: String,
+    schema: String,
+    view: String,
+    table: String,
+    visible: String,
+    document: Kind,
+    columns: Vec<Column>,
+    indexes: Vec<Vec<String>>,
+}
+
+impl PostgresSink {
+    /// Opens it. Connects with the first call; needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// When the address can't be used, or an index is over a field that no program sets.
+    pub fn open(config: &PostgresStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
+        let columns = columns(&place.document, config);
+        let named = config.columns.keys().chain(config.indexes.iter().flatten());
+        let missing = named.into_iter().find(|name| columns.iter().all(|column| column.name != **name));
+        if let Some(name) = missing {
+            return Err(broken(format!("`store.postgres` names the field `{name}`, which no program sets")));
+        }
+        Ok(Self {
+            client: Client::new(urls)?,
+            generation: place.id(),
+            schema: config.schema.clone(),
+            table: table(&place.read_model, place.generation),
+            visible: visible(config, &place.read_model, place.generation),
+            document: place.document,
+            columns,
+            indexes: config.indexes.clone(),
+            view: place.read_model,
+        })
+    }
+
+    fn qualified(&self, name: &str) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(name))
+    }
+
+    fn fenced(&self, name: &str, owner: String) -> SinkError {
+        SinkError::Fenced {
+            place: format!("table {}", self.qualified(name)),
+            owner,
+            generation: self.generation.clone(),
+        }
+    }
+
+    /// What the relation of this name is (`r` a table, `v` a view, …) and says in its comment, if it is there.
+    async fn relation(&self, name: &str) -> Result<Option<(String, String)>, SinkError> {
+        let sql = "SELECT c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c
+                   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
+        let rows = self.client.rows(sqlx::query(sql).bind(&self.schema).bind(name)).await?;
+        rows.first().map(|row| Ok((cell(row, 0)?, cell(row, 1)?))).transpose()
+    }
+
+    /// Makes the table, with its marker, or nothing at all.
+    async fn create(&self) -> Result<(), SinkError> {
+        let table = self.qualified(&self.table);
+        let mut sql = format!(
+            "CREATE TABLE {table} ({}, PRIMARY KEY (_key));
+             COMMENT ON TABLE {table} IS {};
+             CREATE INDEX ON {table} USING gin (_parents) WHERE _parents IS NOT NULL;",
+            self.definitions(),
+            text(&self.generation)
+        );
+        for fields in &self.indexes {
+            let fields: Vec<_> = fields.iter().map(|field| quoted(field)).collect();
+            sql.push_str(&format!("CREATE INDEX ON {table} ({});", fields.join(", ")));
+        }
+        Ok(self.client.define(&sql).await?)
+    }
+
+    /// That the table has all columns of this generation.
+    async fn check_columns(&self) -> Result<(), SinkError> {
+        let sql =
+            "SELECT column_name::text FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2";
+        let rows = self.client.rows(sqlx::query(sql).bind(&self.schema).bind(&self.table)).await?;
+        let there: HashSet<String> = rows.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>()?;
+        let hidden = HIDDEN.iter().map(|(name, _)| *name);
+        let missing = hidden.chain(self.columns.iter().map(|c| c.name.as_str())).find(|name| !there.contains(*name));
+        match missing {
+            Some(missing) => Err(broken(format!(
+                "table {} has no column `{missing}`: the projection was changed within its generation; drop the table and \
+                 start again to fill it anew",
+                self.qualified(&self.table)
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// All columns with their types.
+    fn definitions(&self) -> String {
+        let hidden = HIDDEN.iter().map(|(name, kind)| format!("{} {kind}", quoted(name)));
+        hidden.chain(self.columns.iter().map(Column::definition)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The fields' columns.
+    fn select(&self) -> String {
+        let names: Vec<_> = self.columns.iter().map(|column| quoted(&column.name)).collect();
+        names.join(", ")
+    }
+
+    /// The statement that writes rows where their version rises; it gives the keys of those that landed.
+    fn upsert(&self) -> String {
+        let hidden = HIDDEN.iter().map(|(name, _)| quoted(name));
+        let names: Vec<_> = hidden.chain(self.columns.iter().map(|column| quoted(&column.name))).collect();
+        let set: Vec<_> = names.iter().skip(1).map(|name| format!("{name} = excluded.{name}")).collect();
+        // In the order of keys, so that of two writers neither waits for the other in a circle.
+        format!(
+            "INSERT INTO {} AS t ({names}) SELECT {names} FROM jsonb_to_recordset($1::jsonb) AS r({}) ORDER BY _key
+             ON CONFLICT (_key) DO UPDATE SET {} WHERE t._version < excluded._version RETURNING t._key",
+            self.qualified(&self.table),
+            self.definitions(),
+            set.join(", "),
+            names = names.join(", "),
+        )
+    }
+
+    /// Sends one statement; gives the keys that it wrote.
+    async fn send(&self, sql: &str, rows: &[Pending<'_>]) -> Result<HashSet<String>, Failure> {
+        let rows: Vec<&str> = rows.iter().map(|row| row.json.as_str()).collect();
+        let batch = format!("[{}]", rows.join(","));
+        let written = self.client.rows(sqlx::query(AssertSqlSafe(sql)).bind(batch)).await?;
+        written.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>().map_err(Failure::Error)
+    }
+
+    /// Writes rows; when the server refuses them, halves them until the one that it refuses stands alone.
+    async fn write_some(&self, rows: &[Pending<'_>], outcomes: &mut [Outcome]) -> Result<(), SinkError> {
+        let sql = self.upsert();
+        let mut pending = vec![rows];
+        while let Some(rows) = pending.pop() {
+            match (self.send(&sql, rows).await, rows) {
+                (Ok(written), rows) => {
+                    for row in rows {
+                        let landed = written.contains(row.key);
+                        outcomes[row.at] = if landed { Outcome::Written } else { Outcome::Stale };
+                    }
+                }
+                (Err(Failure::Refused(reason)), [row]) => outcomes[row.at] = Outcome::Rejected(reason),
+                (Err(Failure::Refused(_)), rows) => {
+                    let (first, second) = rows.split_at(rows.len() / 2);
+                    pending.extend([second, first]);
+                }
+                (Err(failure), _) => return Err(failure.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row on its way, and its place in the batch.
+struct Pending<'a> {
+    at: usize,
+    key: &'a str,
+    json: String,
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        let (schema, progress) = (quoted(&self.schema), self.qualified(PROGRESS));
+        let sql = format!(
+            "CREATE SCHEMA IF NOT EXISTS {schema};
+             CREATE TABLE IF NOT EXISTS {progress} (generation text, topic text, partition integer, progress text NOT NULL,
+             fence bigint NOT NULL, saved timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (generation, topic, partition))"
+        );
+        self.client.define(&sql).await?;
+        if self.relation(&self.table).await?.is_none()
+            && let Err(error) = self.create().await
+            && self.relation(&self.table).await?.is_none()
+        {
+            return Err(error);
+        }
+        let (kind, owner) = self.relation(&self.table).await?.unwrap_or_default();
+        if kind != "r" || owner != self.generation {
+            let owner = if owner.is_empty() { "somebody else".to_owned() } else { owner };
+            return Err(self.fenced(&self.table, owner));
+        }
+        self.check_columns().await?;
+        let sql = format!(
+            "CREATE OR REPLACE VIEW {} AS SELECT {} FROM {} WHERE NOT _deleted AND (_expires IS NULL OR _expires > now())",
+            self.visible,
+            self.select(),
+            self.qualified(&self.table)
+        );
+        Ok(self.client.define(&sql).await?)
+    }
+
+    async fn go_live(&self) -> Result<(), SinkError> {
+        let view = self.qualified(&self.view);
+        let there = self.relation(&self.view).await?;
+        if let Some((kind, _)) = there.as_ref().filter(|(kind, _)| kind != "v") {
+            return Err(self.fenced(&self.view, format!("somebody else (a relation of kind `{kind}`)")));
+        }
+        // A view can't be replaced by one of other columns; what stands on it, and who may read it, would be lost with it.
+        let drop = if there.is_some() { format!("DROP VIEW {view};") } else { String::new() };
+        let create = format!("VIEW {view} AS SELECT {} FROM {}", self.select(), self.visible);
+        match self.client.define(&format!("CREATE OR REPLACE {create}")).await {
+            Err(Failure::Error(SinkError::Broken { .. })) if there.is_some() => {
+                Ok(self.client.define(&format!("{drop} CREATE {create}")).await?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        // A zero byte is in no text of this server.
+        let asked: Vec<&str> = keys.iter().map(String::as_str).filter(|key| !key.contains('\0')).collect();
+        let fields: Vec<_> = self.columns.iter().map(Column::read).collect();
+        let sql = format!(
+            "SELECT t._key, t._version, t._deleted, t._state, row_to_json(r)::text
+             FROM {} AS t CROSS JOIN LATERAL (SELECT {}) AS r WHERE t._key = ANY($1)",
+            self.qualified(&self.table),
+            fields.join(", ")
+        );
+        let rows = self.client.rows(sqlx::query(AssertSqlSafe(sql)).bind(asked)).await?;
+        let found: HashMap<String, Stored> =
+            rows.iter().map(|row| from_row(row, &self.document)).collect::<Result<_, _>>()?;
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        let mut outcomes = vec![Outcome::Stale; batch.len()];
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for (at, write) in batch.iter().enumerate() {
+            let json = match to_row(write, &self.columns) {
+                Ok(json) => json,
+                Err(reason) => {
+                    outcomes[at] = Outcome::Rejected(reason);
+                    continue;
+                }
+            };
+            if rows.len() == ROWS_MAX || (bytes > 0 && bytes + json.len() > BYTES_MAX) {
+                self.write_some(&rows, &mut outcomes).await?;
+                rows.clear();
+                bytes = 0;
+            }
+            bytes += json.len();
+            rows.push(Pending { at, key: &write.key, json });
+        }
+        if !rows.is_empty() {
+            self.write_some(&rows, &mut outcomes).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
+        let sql = format!("SELECT topic, partition, progress FROM {} WHERE generation = $1", self.qualified(PROGRESS));
+        let rows = self.client.rows(sqlx::query(AssertSqlSafe(sql)).bind(&self.generation)).await?;
+        let mut found = HashMap::new();
+        for row in &rows {
+            let (topic, number, text): (String, i32, String) = (cell(row, 0)?, cell(row, 1)?, cell(row, 2)?);
+            let partition = Partition { topic: topic.into(), number };
+            let progress: Progress =
+                serde_json::from_str(&text).map_err(|e| broken(format!("{partition:?} isn't progress: {e}")))?;
+            found.insert(partition, progress);
+        }
+        Ok(partitions.iter().map(|partition| found.get(partition).cloned()).collect())
+    }
+
+    async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
+        if progress.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(progress.len());
+        for (partition, progress) in progress {
+            let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
+            let (topic, fence) = (&*partition.topic, progress.fence);
+            rows.push(json!({"topic": topic, "partition": partition.number, "progress": text, "fence": fence}));
+        }
+        let sql = format!(
+            "INSERT INTO {} AS p (generation, topic, partition, progress, fence) SELECT $1, topic, partition, progress, fence
+             FROM jsonb_to_recordset($2::jsonb) AS r(topic text, partition integer, progress text, fence bigint)
+             ORDER BY topic, partition ON CONFLICT (generation, topic, partition) DO UPDATE
+             SET progress = excluded.progress, fence = excluded.fence, saved = excluded.saved WHERE p.fence <= excluded.fence",
+            self.qualified(PROGRESS)
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(&self.generation).bind(Json::Array(rows).to_string());
+        Ok(self.client.rows(query).await.map(drop)?)
+    }
+
+    async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        if parent.contains('\0') {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT _key FROM {} WHERE _parents @> ARRAY[$1::text] AND ($2::text IS NULL OR _key > $2::text)
+             ORDER BY _key LIMIT $3",
+            self.qualified(&self.table)
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.client.rows(sqlx::query(AssertSqlSafe(sql)).bind(parent).bind(after).bind(limit)).await?;
+        rows.iter().map(|row| cell(row, 0)).collect()
+    }
+
+    async fn count(&self) -> Result<u64, SinkError> {
+        let sql = format!("SELECT count(*) FROM {}", self.visible);
+        let rows = self.client.rows(sqlx::query(AssertSqlSafe(sql))).await?;
+        let count: i64 = cell(rows.first().ok_or_else(|| broken("no count in the answer".to_owned()))?, 0)?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+}
