@@ -19,6 +19,7 @@
 //! headers that one of them refuses.
 
 mod config;
+mod convert;
 mod mapping;
 mod sink;
 

@@ -4,9 +4,10 @@ use super::super::{
     Outcome, PACE_OF_FILES, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
 };
 use super::config::{Client, broken, unavailable};
+use super::convert::{outcome, source, stored};
 use super::mapping::{hidden, mapping};
 use crate::apply::Progress;
-use crate::expr::{Kind, json};
+use crate::expr::Kind;
 use crate::projection::ElasticsearchStore;
 use async_trait::async_trait;
 use elasticsearch::http::Method;
@@ -154,7 +155,7 @@ impl Sink for ElasticsearchSink {
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
         let mut documents = Vec::with_capacity(keys.len());
         for keys in keys.chunks(LOAD_MAX) {
-            documents.extend(self.mget(&self.index, keys).await?.into_iter().map(|doc| self.stored(doc)));
+            documents.extend(self.mget(&self.index, keys).await?.into_iter().map(|doc| stored(doc, &self.document)));
         }
         Ok(documents)
     }
@@ -283,78 +284,8 @@ impl ElasticsearchSink {
         }
         Ok(())
     }
-
-    fn stored(&self, mut doc: Json) -> Option<Stored> {
-        let version = doc["_version"].as_i64()?;
-        let Json::Object(mut source) = doc["_source"].take() else { return None };
-        let state = source.get("_state").and_then(Json::as_str).map(Into::into);
-        let deleted = source.get("_deleted") == Some(&Json::Bool(true));
-        source.retain(|name, _| !name.starts_with('_'));
-        let fields = (!deleted).then(|| json::object_from_json(source, &self.document));
-        Some(Stored { version, fields, state })
-    }
-}
-
-/// What is stored of a write: its fields, and ours where they are needed.
-fn source(write: &Write) -> serde_json::Map<String, Json> {
-    let mut source = match &write.fields {
-        Some(fields) => json::object_to_json(fields),
-        None => [("_deleted".to_owned(), Json::Bool(true))].into_iter().collect(),
-    };
-    if let Some(state) = &write.state {
-        source.insert("_state".into(), state.to_string().into());
-    }
-    if let Some(at) = &write.expires {
-        source.insert("_expires".into(), json::time_text(at).into());
-    }
-    if !write.parents.is_empty() {
-        source.insert("_parents".into(), write.parents.clone().into());
-        source.insert("_key".into(), write.key.clone().into());
-    }
-    source
 }
 
 fn write_alias(index: &str) -> String {
     format!("{index}-write")
-}
-
-/// An item's outcome: the server says 200 to a bulk request with errors inside.
-fn outcome(item: &Json) -> Result<Outcome, SinkError> {
-    let reason = || {
-        format!(
-            "{}: {}",
-            item["error"]["type"].as_str().unwrap_or("error"),
-            item["error"]["reason"].as_str().unwrap_or_default()
-        )
-    };
-    match item["status"].as_u64() {
-        Some(200 | 201) => Ok(Outcome::Written),
-        Some(409) => Ok(Outcome::Stale),
-        Some(408 | 429 | 500..) => Err(unavailable(reason())),
-        Some(403) if reason().contains("block") => Err(unavailable(reason())),
-        Some(400) => Ok(Outcome::Rejected(reason())),
-        // No such alias or index: no document's fault.
-        Some(404) => Err(broken(format!("{}: was the index removed? start again to fill it anew", reason()))),
-        _ => Err(broken(format!("_bulk: {item}"))),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_status_has_its_meaning() {
-        let item = |status: u16, kind: &str| json!({"status": status, "error": {"type": kind, "reason": "r"}});
-        assert_eq!(outcome(&json!({"status": 201})).unwrap(), Outcome::Written);
-        assert_eq!(outcome(&item(409, "version_conflict_engine_exception")).unwrap(), Outcome::Stale);
-        assert_eq!(outcome(&item(400, "mapper")).unwrap(), Outcome::Rejected("mapper: r".into()));
-        let overloaded =
-            [item(429, "rejected_execution"), item(503, "unavailable_shards"), item(403, "cluster_block_exception")];
-        for item in overloaded {
-            assert!(matches!(outcome(&item), Err(SinkError::Unavailable { .. })), "{item}");
-        }
-        assert!(matches!(outcome(&item(404, "index_not_found_exception")), Err(SinkError::Broken { .. })));
-    }
 }

@@ -1,0 +1,106 @@
+//! On a real Elasticsearch or OpenSearch.
+
+use super::documents::{Text, documents};
+use super::fixtures::{apart, fenced, loan, named, place, put, run_name, speed, urls, urls_at, written};
+use super::outages::outages;
+use super::progress::NUMBERS;
+use super::proxy::Proxy;
+use anyhow::{Result, ensure};
+use projector::apply::{Outcome, Write};
+use projector::expr::{Object, Value};
+use projector::projection::{ElasticsearchStore, Store};
+use projector::sink::{SinkError, open};
+use serde_json::json;
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn elasticsearch_keeps_the_contract() -> Result<()> {
+    let name = run_name();
+    let result = {
+        let name = name.clone();
+        apart(async move { steps(&name).await }).await
+    };
+    let (client, url) = (reqwest::Client::new(), urls().elasticsearch_url);
+    for index in [1, 3, 4].map(|number| format!("{name}-g{number}")) {
+        client.delete(format!("{url}/{index}")).send().await?;
+    }
+    let delete = |number| json!({ "delete": { "_id": format!("{name}-g1/events.ördér/{number}") } }).to_string() + "\n";
+    let bulk = client.post(format!("{url}/projector-progress/_bulk")).header("content-type", "application/x-ndjson");
+    bulk.body(NUMBERS.map(delete).concat()).send().await?;
+    result
+}
+
+async fn steps(name: &str) -> Result<()> {
+    let store = Store::Elasticsearch(ElasticsearchStore {
+        fields: [("products.name".to_owned(), json!({ "type": "text" }))].into(),
+    });
+    let sink = open(&store, place(name, 1), &urls())?;
+    let sink = sink.as_ref();
+    documents(sink, Text::Any).await?;
+    speed("elasticsearch", sink, loan).await?;
+
+    // The server itself refuses a field that the mapping doesn't know, and a value that isn't of the field's type.
+    let unknown = Write {
+        key: "u".into(),
+        version: 1,
+        fields: Some(Object::from([("surprise".into(), Value::from(1))])),
+        ..Write::default()
+    };
+    let wrong = Write {
+        key: "w".into(),
+        version: 1,
+        fields: Some(Object::from([("n".into(), Value::from("seven"))])),
+        ..Write::default()
+    };
+    let outcomes = sink.write(&[unknown, named("beside", 1), wrong]).await?;
+    ensure!(matches!(&outcomes[..], [Outcome::Rejected(_), Outcome::Written, Outcome::Rejected(_)]), "{outcomes:?}");
+    // A key that would fail the whole request is refused alone, and never found.
+    let long = "k".repeat(513);
+    let outcomes = sink.write(&[named(&long, 1), named("beside-2", 1)]).await?;
+    ensure!(matches!(&outcomes[..], [Outcome::Rejected(_), Outcome::Written]), "{outcomes:?}");
+    let found = sink.load(&[long, "beside-2".to_owned(), String::new()]).await?;
+    ensure!(matches!(&found[..], [None, Some(_), None]), "{found:?}");
+    // A batch that takes more than one request.
+    let large: Vec<Write> =
+        (0..8).map(|i| put(&format!("cut-{i}"), 1, json!({ "name": "x".repeat(1 << 20) }))).collect();
+    written(sink, &large).await?;
+
+    let (client, url) = (reqwest::Client::new(), urls().elasticsearch_url);
+    sink.refresh().await?;
+    let body = json!({ "query": { "match": { "products.name": "LAMP" } }, "track_total_hits": true });
+    let found: serde_json::Value =
+        client.post(format!("{url}/{name}/_search")).json(&body).send().await?.json().await?;
+    assert_eq!(found["hits"]["total"]["value"], 5000, "searched by alias and refined mapping");
+
+    // Parents and expiry are indexed, and state is not.
+    for (field, indexed) in [("_parents", true), ("_expires", true), ("_state", false)] {
+        let body = json!({ "query": { "exists": { "field": field } }, "size": 0 });
+        let found: serde_json::Value =
+            client.post(format!("{url}/{name}/_search")).json(&body).send().await?.json().await?;
+        assert_eq!(found["hits"]["total"]["value"].as_i64() > Some(0), indexed, "{field}: {found}");
+    }
+
+    let proxy = Proxy::start(&url).await?;
+    let through = open(&store, place(name, 1), &urls_at(proxy.port))?;
+    outages(through.as_ref(), sink, &proxy, false).await?;
+
+    // An index of an earlier release has no fields of these names, until it is prepared.
+    let old = json!({ "mappings": { "dynamic": "strict", "_meta": { "generation": format!("{name}-g4") },
+        "properties": { "name": { "type": "keyword" }, "_deleted": { "type": "boolean" } } } });
+    client.put(format!("{url}/{name}-g4")).json(&old).send().await?.error_for_status()?;
+    let upgraded = open(&store, place(name, 4), &urls())?;
+    upgraded.prepare().await?;
+    written(upgraded.as_ref(), &[Write { state: Some("s".into()), parents: vec!["p".into()], ..named("a", 1) }])
+        .await?;
+    assert_eq!(upgraded.children("p", None, 10).await?, ["a"]);
+
+    // An index that something else made is not ours, and a lost one isn't made again by a write.
+    client.put(format!("{url}/{name}-g3")).send().await?.error_for_status()?;
+    fenced(open(&store, place(name, 3), &urls())?.prepare().await);
+    client.delete(format!("{url}/{name}-g1")).send().await?.error_for_status()?;
+    let lost = sink.write(&[named("lost", 1)]).await;
+    ensure!(matches!(lost, Err(SinkError::Broken { .. })), "{lost:?}");
+    let lost = sink.load(&["lost".to_owned()]).await;
+    ensure!(matches!(lost, Err(SinkError::Broken { .. })), "{lost:?}");
+    Ok(())
+}
