@@ -74,6 +74,8 @@ pub struct ParkedAggregate {
     pub aggregate_id: String,
     /// How many letters it has.
     pub letters: i64,
+    /// The smallest sequence among them; none if one of them couldn't be read.
+    pub first_sequence: Option<i64>,
     /// What is due for the first of them: what an operator asked, or a retry if it has no fault of its own, since the one it
     /// waited for is gone. `None`: wait.
     pub asked: Option<DeadLetterState>,
@@ -98,10 +100,13 @@ impl Control {
         generation_id: i64,
         partitions: &[Partition],
     ) -> Result<Vec<ParkedAggregate>, ControlError> {
+        type Row = (String, i32, String, i64, Option<i64>, String, bool);
         let (topics, numbers) = fence::columns(partitions);
-        let rows: Vec<(String, i32, String, i64, String, bool)> = sqlx::query_as(
-            "select topic, partition, aggregate_id, count(*), (array_agg(state order by message_offset, dead_letter_id))[1],
-                 (array_agg(reason is null order by message_offset, dead_letter_id))[1]
+        let rows: Vec<Row> = sqlx::query_as(
+            "select topic, partition, aggregate_id, count(*),
+                 case when count(sequence) = count(*) then min(sequence) end,
+                 (array_agg(state order by sequence nulls first, message_offset, dead_letter_id))[1],
+                 (array_agg(reason is null order by sequence nulls first, message_offset, dead_letter_id))[1]
              from dead_letter
              where generation_id = $1 and (topic, partition) in (select * from unnest($2::text[], $3::int[]))
              group by topic, partition, aggregate_id order by topic, partition, min(message_offset)",
@@ -111,13 +116,22 @@ impl Control {
         .bind(numbers)
         .fetch_all(self.pool())
         .await?;
-        let parked = |(topic, number, aggregate_id, letters, state, is_faultless): (String, _, _, _, String, _)| {
+        let parked = |(topic, number, aggregate_id, letters, first_sequence, state, is_faultless): (
+            String,
+            _,
+            _,
+            _,
+            _,
+            String,
+            _,
+        )| {
             let asked = match DeadLetterState::parse(&state)? {
                 DeadLetterState::Parked if is_faultless => Some(DeadLetterState::Retry),
                 DeadLetterState::Parked => None,
                 asked => Some(asked),
             };
-            Ok(ParkedAggregate { partition: Partition { topic: topic.into(), number }, aggregate_id, letters, asked })
+            let partition = Partition { topic: topic.into(), number };
+            Ok(ParkedAggregate { partition, aggregate_id, letters, first_sequence, asked })
         };
         rows.into_iter().map(parked).collect()
     }
@@ -171,7 +185,7 @@ impl Control {
         Ok(tx.commit().await?)
     }
 
-    /// The letters of one aggregate, whole, in offset order, at most `limit`.
+    /// The letters of one aggregate, whole, in its order (offsets begin anew with a topic that was lost), at most `limit`.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -185,7 +199,7 @@ impl Control {
         let sql = format!(
             "select {COLUMNS} from dead_letter
              where generation_id = $1 and topic = $2 and partition = $3 and aggregate_id = $4
-             order by message_offset, dead_letter_id limit $5"
+             order by sequence nulls first, message_offset, dead_letter_id limit $5"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(generation_id)

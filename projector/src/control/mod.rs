@@ -35,21 +35,6 @@ pub enum ControlError {
     /// The tables couldn't be created or are of a newer release.
     #[error("control store: {0}; use the database of this release or a newer projector")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// The caller is no longer the owner of the partition.
-    #[error("{topic}/{partition}: fenced: the owner has epoch {owner}, ours is {fence}")]
-    Fenced {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// The caller's epoch.
-        fence: i64,
-        /// The present owner's.
-        owner: i64,
-    },
-    /// What an operator asked for can't be done.
-    #[error("{0}")]
-    Refused(String),
     /// A row that this release can't read.
     #[error("control store: {what} can't be read: {reason}")]
     Unreadable {

@@ -92,7 +92,8 @@ const LINES: &str = "with line as (
         first_value(dead_letter_id) over place as first,
         count(*) over (partition by d.generation_id, topic, partition, aggregate_id) - row_number() over place as waiting
     from dead_letter d join generation g on g.generation_id = d.generation_id and g.state <> 'dropped'
-    window place as (partition by d.generation_id, topic, partition, aggregate_id order by message_offset, dead_letter_id))";
+    window place as (partition by d.generation_id, topic, partition, aggregate_id
+                    order by sequence nulls first, message_offset, dead_letter_id))";
 
 impl Control {
     /// The first dead letter of each blocked aggregate, of one read model or all, the oldest first, at most `limit`.

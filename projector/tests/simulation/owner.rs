@@ -64,6 +64,8 @@ pub struct Sim<'a> {
     /// No more faults: the world must come to rest.
     pub calm: bool,
     pub last_stop: String,
+    /// A batch never ends.
+    stuck: bool,
     salt: u64,
 }
 
@@ -96,6 +98,7 @@ impl<'a> Sim<'a> {
             zombies: Vec::new(),
             calm: false,
             last_stop: String::new(),
+            stuck: false,
             salt: 0,
         };
         if mutation == Mutation::EpochsMixed {
@@ -176,6 +179,9 @@ impl<'a> Sim<'a> {
 
     /// One thing happens. Tells whether there was anything to do.
     pub fn step(&mut self) -> bool {
+        if self.stuck {
+            return true;
+        }
         let h = self.dice.below(2);
         if self.unlucky(40) {
             self.rebalance();
@@ -316,7 +322,7 @@ impl<'a> Sim<'a> {
             }
             owned.read_at += deliveries.len();
             let mut lane = std::mem::take(&mut owned.lane);
-            if cold_always {
+            if cold_always && lane.failed() == 0 && !lane.is_holding() {
                 lane = Lane::new(lane.progress().clone(), self.store.parked_aggregates(&partition(p)));
                 lane.accept(Arc::clone(&self.accepted));
             }
@@ -349,7 +355,14 @@ impl<'a> Sim<'a> {
     fn fold(&mut self, h: usize, parts: Vec<(Partition, Part)>, outer: bool) -> Step<Finished> {
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
         let kind = self.kind();
-        while !batch.is_done() {
+        for round in 0.. {
+            if batch.is_done() {
+                break;
+            }
+            if round > 500 {
+                self.stuck = true;
+                return Err(Crash);
+            }
             let loaded = self.load(&batch.keys());
             self.may_crash("load", "crash after")?;
             if outer && self.unlucky(6) {
@@ -457,15 +470,7 @@ impl<'a> Sim<'a> {
                 Mutation::HolePassed => progress.next_offset = i64::try_from(owned.read_at).unwrap(),
                 _ => {}
             }
-            if self.mutation == Mutation::WatermarkTooFar || self.mutation == Mutation::RecentForgotten {
-                // In memory too: what is saved is what is used.
-                let parked = self.store.parked_aggregates(&partition);
-                owned.lane = Lane::new(progress.clone(), parked);
-                owned.lane.accept(Arc::clone(&self.accepted));
-                owned.read_at = usize::try_from(progress.next_offset).unwrap();
-            } else {
-                owned.lane = lane;
-            }
+            owned.lane = lane;
             self.hosts[h].unsaved.insert(p, progress);
         }
         for (partition, stop) in finished.stops {
