@@ -2,6 +2,8 @@
 
 mod apply;
 mod check;
+mod dlq;
+mod epoch;
 mod republish;
 mod run;
 mod serve;
@@ -12,7 +14,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Keeps read models in Redis, Elasticsearch and ClickHouse in step with the events that Debezium streams into Kafka.
+/// Keeps read models in Redis, Elasticsearch, ClickHouse and Postgres in step with the events that Debezium streams into Kafka.
 ///
 /// The usual way: write a projection in YAML, `projector check` it, `projector apply` it, and let `projector run` feed it and
 /// `projector serve` answer its queries. All options can be given by environment variables.
@@ -35,6 +37,16 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// Show each read model: its store, generation, documents, events, lag
     Status(status::StatusArgs),
+    /// List, inspect, retry and skip dead letters: events that a read model couldn't apply
+    ///
+    /// An event that fails again and again is parked, and every later event of its aggregate waits behind it; others go on.
+    /// Look at `dlq list` and `dlq show ID`, mend what made it fail, then `dlq retry ID`. Where it can't be mended,
+    /// `dlq skip ID --reason TEXT` passes over it for good. What waited follows by itself, in order.
+    /// Exit code 0 when done, 1 when it failed, is still parked, or had no answer.
+    #[command(verbatim_doc_comment)]
+    Dlq(dlq::DlqArgs),
+    /// List the epochs of the sources, accept a new one after a fail-over or a restore
+    Epoch(epoch::EpochArgs),
     /// Refill a lost topic, deleted and created again, from the event store, in an order that readers can rely on
     Republish(republish::RepublishArgs),
 }
@@ -97,6 +109,8 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
             Verb::Run(args) => run::run(args).await,
             Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
             Verb::Status(args) => status::run(&args).await,
+            Verb::Dlq(args) => dlq::run(&args).await,
+            Verb::Epoch(args) => epoch::run(&args).await,
             Verb::Republish(args) => republish::run(&args).await,
         }
     })
