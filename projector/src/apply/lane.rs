@@ -116,6 +116,12 @@ impl Lane {
         &self.progress
     }
 
+    /// [`Lane::progress`] with what queries must not take for applied.
+    #[must_use]
+    pub fn published(&self) -> Progress {
+        Progress { parked: self.parked.clone(), ..self.progress.clone() }
+    }
+
     /// Names the epochs that an operator has accepted.
     pub fn accept(&mut self, epochs: Arc<BTreeSet<Arc<str>>>) {
         self.accepted = epochs;

@@ -13,7 +13,7 @@
 
 use crate::event::EventRef;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the progress says of an event.
@@ -47,6 +47,10 @@ pub struct Progress {
     /// Epochs that were left behind.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub past: BTreeSet<Arc<str>>,
+    /// The aggregates that have dead letters, with the first one's sequence: handled, but not in the documents. Published for
+    /// waiting queries; never saved in the store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parked: BTreeMap<Arc<str>, i64>,
     /// The fencing epoch of the owner who saved it: stores refuse progress of an earlier owner than the one they have.
     #[serde(default)]
     pub fence: i64,

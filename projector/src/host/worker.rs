@@ -279,6 +279,7 @@ impl Worker {
         tracing::info!(generation = self.calls.generation, partitions = partitions.len(), "assigned");
         let mut offsets = Vec::with_capacity(partitions.len());
         let mut now = Vec::with_capacity(partitions.len());
+        let mut published = Vec::with_capacity(partitions.len());
         for ((partition, (fence, parked)), progress) in partitions.into_iter().zip(claims).zip(saved) {
             let mut lane = Lane::new(progress.unwrap_or_default(), parked);
             lane.fence(fence);
@@ -287,10 +288,11 @@ impl Worker {
             let verify = next > 0;
             offsets.push(if verify { next - 1 } else { 0 });
             now.push((partition.clone(), lane.progress().clone()));
+            published.push((partition.clone(), lane.published()));
             self.setup.stats.with(|s| s.next.insert(partition.clone(), next));
             self.owned.insert(partition, Owned { lane, fence, verify, ..Owned::default() });
         }
-        self.setup.publisher.publish(self.setup.generation.generation_id, &now);
+        self.setup.publisher.publish(self.setup.generation.generation_id, &published);
         // The fence is saved before anything is written, so that it holds from the beginning.
         self.saver.save(&now);
         self.setup.stats.assigned.store(true, Ordering::Relaxed);
@@ -399,7 +401,8 @@ impl Worker {
         }
         let progress: Vec<_> = finished.lanes.iter().map(|(p, lane)| (p.clone(), lane.progress().clone())).collect();
         // Waiting queries may go on: the store has the documents. Kafka learns of it when the store has the progress too.
-        self.setup.publisher.publish(self.setup.generation.generation_id, &progress);
+        let published: Vec<_> = finished.lanes.iter().map(|(p, lane)| (p.clone(), lane.published())).collect();
+        self.setup.publisher.publish(self.setup.generation.generation_id, &published);
         self.saver.save(&progress);
         for (partition, lane) in finished.lanes {
             if let Some(owned) = self.owned.get_mut(&partition) {
@@ -478,6 +481,8 @@ impl Worker {
             let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
             if letters.is_empty() {
                 owned.lane.unpark(aggregate);
+                let published = [(partition, owned.lane.published())];
+                self.setup.publisher.publish(self.setup.generation.generation_id, &published);
                 return Ok(());
             }
             let fence = owned.fence;

@@ -88,6 +88,7 @@ impl<'a> Wait<'a> {
     async fn reach_tokens(&self, feed: &mut super::feed::Subscription) -> Result<Arc<ProgressMap>, Problem> {
         freshness::reach(feed, &self.demands, self.until).await.map_err(|unmet| match unmet {
             Unmet::Behind(progress) => self.behind(&progress, None, feed.readable()),
+            Unmet::Parked(required) => Problem::parked(self.model.name(), required),
             Unmet::UnknownEpoch { token, reached } => Problem::unknown_epoch(self.model.name(), &token, &reached),
         })
     }

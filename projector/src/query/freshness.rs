@@ -2,6 +2,7 @@
 //!
 //! A token is reached when, for each stream whose topic the read model takes, the partition that holds the stream's events has
 //! handled that very event in the token's epoch ([`Progress::has`]). Streams of other topics can't show in the read model.
+//! What is parked was handled, but isn't in the documents: a token that asks for it is answered at once, and never with success.
 //! The order matters: progress is published after the store has the documents, and it is looked at before the data is read;
 //! so what the progress covers is in the data.
 
@@ -40,6 +41,8 @@ pub(crate) struct Demand {
 pub(crate) enum Unmet {
     /// Not handled yet; the progress that was looked at.
     Behind(Arc<ProgressMap>),
+    /// It is, or waits behind, a dead letter: no waiting helps.
+    Parked(Json),
     /// It can't be judged.
     UnknownEpoch { token: Arc<str>, reached: Arc<str> },
 }
@@ -69,6 +72,9 @@ impl Demand {
             None => Ok(false),
             Some(epoch) if *epoch != self.epoch => {
                 Err(Unmet::UnknownEpoch { token: Arc::clone(&self.epoch), reached: Arc::clone(epoch) })
+            }
+            Some(_) if progress.parked.get(&self.aggregate_id).is_some_and(|first| self.sequence >= *first) => {
+                Err(Unmet::Parked(self.to_json()))
             }
             Some(_) => Ok(progress.has(self.txid, &self.aggregate_id, self.sequence)),
         }
@@ -125,7 +131,8 @@ pub(crate) fn recently_handled(
     sequence: i64,
     topics: &BTreeMap<String, i32>,
 ) -> bool {
-    let named = |p: &Progress| p.recent.iter().any(|(_, id, s)| *s >= sequence && **id == *aggregate_id);
+    let parked = |p: &Progress| p.parked.get(aggregate_id).is_some_and(|first| sequence >= *first);
+    let named = |p: &Progress| !parked(p) && p.recent.iter().any(|(_, id, s)| *s >= sequence && **id == *aggregate_id);
     partitions_of(progress, aggregate_id, topics).flatten().any(named)
 }
 

@@ -201,3 +201,26 @@ fn the_recent_set_tells_of_events_that_left_no_trace_in_the_document() {
     assert_eq!(offsets_of(&progress, "l-1", &topics()), [1]);
     assert_eq!(position(&progress), 1);
 }
+
+#[tokio::test]
+async fn a_dead_letter_is_never_answered_with_success() {
+    let source = Published::default();
+    source.handle("l-1", 10, 1);
+    source.handle("l-1", 11, 2);
+    source.handle("l-1", 12, 3);
+    let partition = Partition { topic: "events.loan".into(), number: partition_of("l-1", 12) };
+    source.progress.lock().unwrap().get_mut(&partition).unwrap().parked.insert("l-1".into(), 2);
+    let (feed, source) = started(source);
+    assert!(
+        wait_for(&feed, token("e", 10, &[("loan", "l-1", 1)]), 1_000).await.is_ok(),
+        "what came before it is there"
+    );
+    let begun = Instant::now();
+    for (txid, sequence) in [(11, 2), (12, 3)] {
+        let unmet = wait_for(&feed, token("e", txid, &[("loan", "l-1", sequence)]), 5_000).await.unwrap_err();
+        assert!(matches!(unmet, Unmet::Parked(_)), "{unmet:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "at once");
+    let progress = source.progress.lock().unwrap().clone();
+    assert!(recently_handled(&progress, "l-1", 1, &topics()) && !recently_handled(&progress, "l-1", 2, &topics()));
+}

@@ -80,6 +80,16 @@ impl Problem {
             .with("read_model_epoch", reached)
     }
 
+    /// What is required is a dead letter, or waits behind one.
+    pub(crate) fn parked(read_model: &str, required: Json) -> Self {
+        let detail = "what was required couldn't be applied to the read model, or waits behind an event that couldn't; operators see it \
+                      in `projector dlq list`; reads without a token go on";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "parked", "blocked by a dead letter", detail)
+            .retry_after(60)
+            .with("read_model", read_model)
+            .with("required", required)
+    }
+
     /// The time limit passed before the read model had what was required.
     pub(crate) fn behind(read_model: &str, required: Json, reached: Json, lag_ms: u64, connected: bool) -> Self {
         let detail = if connected {
