@@ -162,6 +162,16 @@ impl Lane {
         (self.held, self.beyond, self.failing) = (BTreeMap::new(), BTreeMap::new(), None);
     }
 
+    /// Whether progress covers a message that was parked. Before it does, after a crash, the message will be read again: a
+    /// letter that was settled meanwhile would be folded, or parked, anew.
+    #[must_use]
+    pub fn covers(&self, parked: &Delivery) -> bool {
+        match parked.reference() {
+            Some(reference) => self.progress.seen(reference) == Seen::Duplicate,
+            None => parked.offset < self.progress.next_offset,
+        }
+    }
+
     /// The aggregate's dead letters are gone: its next event is folded again.
     pub fn unpark(&mut self, aggregate: &str) {
         self.parked.remove(aggregate);

@@ -477,12 +477,18 @@ impl Worker {
     /// Folds an aggregate's dead letters, in order, until none is left or one still fails.
     async fn retry_letters(&mut self, partition: Partition, aggregate: &str) -> Result<(), HostError> {
         loop {
-            let (letters, deliveries, notes) = self.letters.of(&partition, aggregate).await?;
+            let (mut letters, mut deliveries, notes) = self.letters.of(&partition, aggregate).await?;
             let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
             if letters.is_empty() {
                 owned.lane.unpark(aggregate);
                 let published = [(partition, owned.lane.published())];
                 self.setup.publisher.publish(self.setup.generation.generation_id, &published);
+                return Ok(());
+            }
+            deliveries.truncate(deliveries.iter().take_while(|delivery| owned.lane.covers(delivery)).count());
+            letters.truncate(deliveries.len());
+            if letters.is_empty() {
+                // They will be, once they are read again; until then they stay asked for.
                 return Ok(());
             }
             let fence = owned.fence;

@@ -29,6 +29,7 @@ fn compile(store: &str, query: &str) -> Result<Vec<Endpoint>, String> {
 const REDIS: &str = "redis: { prefix: 'x:' }";
 const SEARCH: &str = "elasticsearch: {}";
 const CLICKHOUSE: &str = "clickhouse: { day: day }";
+const POSTGRES: &str = "postgres: {}";
 
 fn refused(store: &str, query: &str) -> String {
     compile(store, query).expect_err(query)
@@ -117,4 +118,17 @@ fn what_is_wrong_is_said_with_its_place() {
         assert!(error.contains(said), "{query}\n→ {error}");
         assert!(error.starts_with("test.yaml:"), "{error}");
     }
+}
+
+#[test]
+fn sql_for_postgres_takes_nulls_as_they_are() {
+    let query = "
+get: /things
+parameters: { day: { type: date } }
+paging: {}
+sql: select order_id from {table} where {day:date} is null or day = {day:date} limit {limit:bigint} offset {offset:bigint}";
+    assert!(compile(POSTGRES, query).is_ok());
+    assert!(refused(CLICKHOUSE, query).contains("Nullable(date)"));
+    assert!(refused(POSTGRES, &query.replace("{day:date} is", "{other:date} is")).contains("`other`"));
+    assert!(refused(POSTGRES, "get: /x\ndocument: { key: x }").contains("`sql`"));
 }

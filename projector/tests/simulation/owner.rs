@@ -544,6 +544,14 @@ impl<'a> Sim<'a> {
                 owned.lane.unpark(aggregate);
                 return Ok(());
             }
+            if self.mutation != Mutation::LettersTooEarly {
+                let covered = letters.iter().take_while(|letter| owned.lane.covers(&letter.parked.delivery)).count();
+                letters.truncate(covered);
+            }
+            if letters.is_empty() {
+                self.reach("letters", "not read again yet");
+                return Ok(());
+            }
             let forget = self.mutation == Mutation::DoneForgotten;
             let done = |letter: &Letter| if forget { BTreeSet::new() } else { letter.done.clone() };
             let notes = letters.iter().map(|letter| LetterNote { done: done(letter), skip: letter.skip }).collect();
@@ -553,7 +561,9 @@ impl<'a> Sim<'a> {
             self.may_crash("letters", "crash before they are settled")?;
             let settled = finished.settled[0].1;
             for letter in &letters[..settled] {
-                self.store.letters.remove(&letter_id(&letter.parked));
+                let id = letter_id(&letter.parked);
+                self.store.letters.remove(&id);
+                self.store.settled.insert(id);
             }
             if settled > 0 {
                 self.reach("letters", "folded");

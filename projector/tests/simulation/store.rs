@@ -28,6 +28,9 @@ pub struct Store {
     /// Letters that had a reason when they were parked.
     pub loud: BTreeSet<Uuid>,
     pub positions: u64,
+    pub settled: BTreeSet<Uuid>,
+    /// A letter that came back.
+    pub parked_again: Option<Uuid>,
     /// The store refuses poison content until it is healed.
     pub healed: bool,
     /// Mutations: see the list in `main.rs`.
@@ -76,6 +79,9 @@ impl Store {
             let id = letter_id(one);
             if one.reason.is_some() {
                 self.loud.insert(id);
+            }
+            if self.settled.contains(&id) {
+                self.parked_again = Some(id);
             }
             self.positions += 1;
             let position = self.positions;

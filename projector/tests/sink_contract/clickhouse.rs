@@ -5,10 +5,10 @@ use super::fixtures::{apart, fenced, row, row_kind, run_name, speed, urls, urls_
 use super::outages::outages;
 use super::proxy::Proxy;
 use anyhow::{Result, ensure};
-use projector::apply::{Outcome, Write};
+use projector::apply::{Outcome, Partition, Progress, Write};
 use projector::expr::{Object, Value};
 use projector::projection::{ClickhouseStore, Store};
-use projector::sink::{Place, SinkError, open};
+use projector::sink::{Place, SinkError, StoreUrls, open};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -81,6 +81,8 @@ async fn steps(name: &str) -> Result<()> {
     let through = open(&store, place(1), &urls_at(proxy.port))?;
     outages(through.as_ref(), sink, &proxy, true).await?;
 
+    earlier_release(name, &store).await?;
+
     let database = urls().clickhouse_database;
     sql(&format!("CREATE TABLE {database}.{name}_g3 (x Int8) ENGINE = MergeTree ORDER BY x")).await?;
     fenced(open(&store, place(3), &urls())?.prepare().await);
@@ -88,4 +90,39 @@ async fn steps(name: &str) -> Result<()> {
     let lost = sink.write(&[row(two, 0, "2026-11-21", 1)]).await;
     ensure!(matches!(lost, Err(SinkError::Broken { .. })), "{lost:?}");
     Ok(())
+}
+
+/// Progress that an earlier release saved, without a fence, is found and goes on.
+async fn earlier_release(name: &str, store: &Store) -> Result<()> {
+    let partition = Partition { topic: "events.old".into(), number: 0 };
+    let old = Progress { next_offset: 7, ..Progress::default() };
+    sql(&format!("CREATE DATABASE {name}")).await?;
+    let table = format!("{name}.projector_progress");
+    sql(&format!(
+        "CREATE TABLE {table} (generation String, topic String, partition Int32, progress String, saved UInt64)
+         ENGINE = ReplacingMergeTree(saved) ORDER BY (generation, topic, partition)"
+    ))
+    .await?;
+    let text = serde_json::to_string(&old)?;
+    sql(&format!("INSERT INTO {table} VALUES ('{name}-g1', 'events.old', 0, '{text}', 1795000000000000)")).await?;
+
+    let urls = StoreUrls { clickhouse_database: name.to_owned(), ..urls() };
+    let place = Place { read_model: name.to_owned(), generation: 1, document: row_kind() };
+    let result = apart({
+        let sink = open(store, place, &urls)?;
+        async move {
+            sink.prepare().await?;
+            sink.prepare().await?;
+            assert_eq!(sink.load_progress(std::slice::from_ref(&partition)).await?, [Some(old)]);
+            for fence in [0, 3] {
+                let newer = Progress { next_offset: 8 + fence, fence, ..Progress::default() };
+                sink.save_progress(&[(partition.clone(), newer.clone())]).await?;
+                assert_eq!(sink.load_progress(std::slice::from_ref(&partition)).await?, [Some(newer)]);
+            }
+            Ok(())
+        }
+    })
+    .await;
+    sql(&format!("DROP DATABASE {name}")).await?;
+    result
 }

@@ -188,7 +188,7 @@ async fn state(sink: &dyn Sink) -> Result<()> {
 async fn expiry(sink: &dyn Sink) -> Result<()> {
     let at = |expires, write: Write| Write { expires: Some(expires), ..write };
     let before = visible(sink).await?;
-    let soon = Utc::now() + TimeDelta::milliseconds(1_500);
+    let soon = Utc::now() + TimeDelta::seconds(3);
     let past = at(Utc::now() - TimeDelta::days(400), named("long-over", 1));
     let long_ago = at(chrono::DateTime::UNIX_EPOCH - TimeDelta::days(1), named("before-1970", 1));
     let far = at(Utc::now() + TimeDelta::days(10_000), named("far", 1));
@@ -222,13 +222,14 @@ async fn children(sink: &dyn Sink) -> Result<()> {
 
     assert_eq!(sink.children(parent, None, 1000).await?, keys, "all, in order, without asking for a refresh");
     assert_eq!(sink.children(parent, None, 7).await?, keys[..7]);
-    let (mut found, mut after) = (Vec::new(), None::<String>);
-    loop {
-        let page = sink.children(parent, after.as_deref(), 8).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.clone());
+    let mut found: Vec<String> = Vec::new();
+    while found.len() < keys.len() {
+        let page = sink.children(parent, found.last().map(String::as_str), 8).await?;
+        ensure!(!page.is_empty() && found.last() < page.first(), "{page:?} comes after {found:?}");
         found.extend(page);
     }
+    let after_last = sink.children(parent, found.last().map(String::as_str), 8).await?;
+    ensure!(after_last.is_empty(), "{after_last:?} comes after the last");
     assert_eq!(found, keys, "page by page");
     assert_eq!(sink.children("other", None, 1000).await?.len(), keys.len() + 1);
     ensure!(sink.children("nobody", None, 10).await?.is_empty(), "a parent that none names");

@@ -6,7 +6,7 @@ use super::outages::outages;
 use super::progress::NUMBERS;
 use super::proxy::Proxy;
 use anyhow::{Result, ensure};
-use projector::apply::{Outcome, Write};
+use projector::apply::{Outcome, Partition, Progress, Write};
 use projector::expr::{Object, Value};
 use projector::projection::{ElasticsearchStore, Store};
 use projector::sink::{SinkError, open};
@@ -83,6 +83,20 @@ async fn steps(name: &str) -> Result<()> {
     let proxy = Proxy::start(&url).await?;
     let through = open(&store, place(name, 1), &urls_at(proxy.port))?;
     outages(through.as_ref(), sink, &proxy, false).await?;
+
+    // Progress that an earlier release saved, many times, without a fence.
+    let id = format!("{name}-g1%2Fevents.old%2F0");
+    let old = json!({ "progress": serde_json::to_string(&Progress { next_offset: 7, ..Progress::default() })? });
+    for _ in 0..20 {
+        client.put(format!("{url}/projector-progress/_doc/{id}")).json(&old).send().await?.error_for_status()?;
+    }
+    let partition = Partition { topic: "events.old".into(), number: 0 };
+    let loaded = sink.load_progress(std::slice::from_ref(&partition)).await?;
+    assert_eq!(loaded[0].as_ref().map(|p| p.next_offset), Some(7));
+    let newer = Progress { next_offset: 8, fence: 1, ..Progress::default() };
+    sink.save_progress(&[(partition.clone(), newer.clone())]).await?;
+    assert_eq!(sink.load_progress(&[partition]).await?, [Some(newer)]);
+    client.delete(format!("{url}/projector-progress/_doc/{id}")).send().await?;
 
     // An index of an earlier release has no fields of these names, until it is prepared.
     let old = json!({ "mappings": { "dynamic": "strict", "_meta": { "generation": format!("{name}-g4") },

@@ -8,8 +8,9 @@ use projector::sink::{Sink, SinkError};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// About half of a batch below.
-const HALF: usize = 256 << 10;
+/// Bytes after which most of a batch below is still to come; ClickHouse's is sent compressed.
+const DOCUMENTS_BYTES: usize = 256 << 10;
+const FACTS_BYTES: usize = 16 << 10;
 
 /// A batch of documents of about 0.5 MB, or of facts.
 fn documents(named: &str, facts: bool) -> Vec<Write> {
@@ -37,12 +38,13 @@ pub(super) async fn outages(through: &dyn Sink, direct: &dyn Sink, proxy: &Proxy
         direct.refresh().await?;
         Ok(direct.count().await?)
     };
+    let middle = if facts { FACTS_BYTES } else { DOCUMENTS_BYTES };
     let before = count().await?;
     through.write(&documents("warm", facts)[..1]).await?;
 
     // The server is gone in the middle of a batch. Some of it may have landed.
-    let batch = documents("cut", facts);
-    proxy.set(Mode::CutAfter(HALF));
+    let batch = documents("torn", facts);
+    proxy.set(Mode::CutAfter(middle));
     unavailable(through.write(&batch).await)?;
     unavailable(through.write(&batch[..1]).await)?;
     proxy.heal();
@@ -52,7 +54,7 @@ pub(super) async fn outages(through: &dyn Sink, direct: &dyn Sink, proxy: &Proxy
 
     // All of a batch landed, but nobody hears of it.
     let batch = documents("unheard", facts);
-    proxy.set(Mode::SwallowAfter(HALF));
+    proxy.set(Mode::SwallowAfter(middle));
     unavailable(through.write(&batch).await)?;
     proxy.heal();
     let outcomes = again(through, &batch).await?;

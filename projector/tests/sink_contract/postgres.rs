@@ -10,9 +10,9 @@ use super::proxy::Proxy;
 use anyhow::{Result, ensure};
 use chrono::Utc;
 use projector::apply::{Outcome, Write};
-use projector::expr::{Object, Value};
+use projector::expr::{Collection, Kind, Object, Value};
 use projector::projection::{PostgresStore, Store};
-use projector::sink::{Sink, SinkError, StoreUrls, open};
+use projector::sink::{Place, Sink, SinkError, StoreUrls, open};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -48,6 +48,10 @@ async fn texts(connection: &mut PgConnection, statement: &str) -> Result<Vec<Str
 fn config(schema: &str) -> PostgresStore {
     let indexes = vec![vec!["n".to_owned(), "at".to_owned()]];
     PostgresStore { schema: schema.to_owned(), indexes, ..PostgresStore::default() }
+}
+
+fn store_of(schema: &str) -> Store {
+    Store::Postgres(PostgresStore { schema: schema.to_owned(), ..PostgresStore::default() })
 }
 
 async fn steps(name: &str) -> Result<()> {
@@ -135,6 +139,9 @@ async fn refined(name: &str) -> Result<()> {
     let unknown = PostgresStore { indexes: vec![vec!["surprise".to_owned()]], ..config(name) };
     let refused = open(&Store::Postgres(unknown), place("refined", 2), &urls()).err();
     ensure!(refused.is_some_and(|e| e.to_string().contains("`surprise`")), "an index over no field");
+    let long = Kind::object(Collection::empty().with_known("l".repeat(64), Kind::bytes()));
+    let refused = open(&store_of(name), Place { document: long, ..place("refined", 3) }, &urls()).err();
+    ensure!(refused.is_some_and(|e| e.to_string().contains("63 bytes")), "a name that the server would cut");
     Ok(())
 }
 

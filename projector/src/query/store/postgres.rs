@@ -81,3 +81,7 @@ fn failed(error: &sqlx::Error) -> ReadError {
         None => ReadError::unavailable(error),
     }
 }
+
+#[cfg(test)]
+#[path = "postgres_tests.rs"]
+mod tests;

@@ -21,6 +21,8 @@ const BULK_ITEMS_MAX: usize = 2_000;
 const LOAD_MAX: usize = 1_000;
 /// What the server gives in one answer to a search.
 const PAGE_MAX: usize = 10_000;
+/// Where the versions of progress begin: the server counted those of an earlier release, which never came as far.
+const FENCES: i64 = 1 << 32;
 /// The server's limit for a document's id.
 const KEY_BYTES_MAX: usize = 512;
 
@@ -219,7 +221,7 @@ impl Sink for ElasticsearchSink {
             let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
             body.push_str(&format!(
                 "{}\n{}\n",
-                json!({"index": {"_id": self.progress_id(partition), "version": progress.fence.max(1), "version_type": "external_gte"}}),
+                json!({"index": {"_id": self.progress_id(partition), "version": FENCES.saturating_add(progress.fence), "version_type": "external_gte"}}),
                 json!({"progress": text})
             ));
         }

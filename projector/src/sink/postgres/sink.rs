@@ -15,6 +15,8 @@ use std::collections::{HashMap, HashSet};
 /// A statement's rows: enough to be quick, few enough to end soon and to be cheap to halve.
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 << 20;
+/// The server cuts longer names, and would then not find their values.
+const NAME_BYTES_MAX: usize = 63;
 const PROGRESS: &str = "projector_progress";
 
 /// A generation's place in Postgres.
@@ -34,13 +36,17 @@ impl PostgresSink {
     /// Opens it. Connects with the first call; needs a Tokio runtime.
     ///
     /// # Errors
-    /// When the address can't be used, or an index is over a field that no program sets.
+    /// When the address can't be used, or a field is named that no program sets or that can't be a column.
     pub fn open(config: &PostgresStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
         let columns = columns(&place.document, config);
         let named = config.columns.keys().chain(config.indexes.iter().flatten());
         let missing = named.into_iter().find(|name| columns.iter().all(|column| column.name != **name));
         if let Some(name) = missing {
             return Err(broken(format!("`store.postgres` names the field `{name}`, which no program sets")));
+        }
+        if let Some(column) = columns.iter().find(|column| column.name.len() > NAME_BYTES_MAX) {
+            let reason = format!("the field `{}` has a name of more than {NAME_BYTES_MAX} bytes", column.name);
+            return Err(broken(reason));
         }
         Ok(Self {
             client: Client::new(urls)?,
