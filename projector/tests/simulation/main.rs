@@ -171,7 +171,9 @@ fn rest(sim: &mut Sim<'_>) -> Result<(), String> {
 }
 
 fn only_poison_is_parked(sim: &Sim<'_>, world: &World) -> Result<(), String> {
-    if let Some(again) = &sim.store.parked_again {
+    // A source that breaks the order may bring an event late, and again.
+    let orderly = |id: &uuid::Uuid| !world.facts.iter().any(|f| f.id == *id && world.disturbed.contains(&f.loan));
+    if let Some(again) = sim.store.parked_again.iter().find(|id| orderly(id)) {
         return Err(format!("{again} was parked again after it was settled"));
     }
     for id in &sim.store.loud {

@@ -29,8 +29,8 @@ pub struct Store {
     pub loud: BTreeSet<Uuid>,
     pub positions: u64,
     pub settled: BTreeSet<Uuid>,
-    /// A letter that came back.
-    pub parked_again: Option<Uuid>,
+    /// Letters that came back.
+    pub parked_again: BTreeSet<Uuid>,
     /// The store refuses poison content until it is healed.
     pub healed: bool,
     /// Mutations: see the list in `main.rs`.
@@ -81,7 +81,7 @@ impl Store {
                 self.loud.insert(id);
             }
             if self.settled.contains(&id) {
-                self.parked_again = Some(id);
+                self.parked_again.insert(id);
             }
             self.positions += 1;
             let position = self.positions;
