@@ -7,11 +7,12 @@
 //! 1. **The guard decides.** A document's version is the sequence of its last event. An event is folded only if its sequence is
 //!    above that, and the write lands only if the store's version is still below the new one. Where the store was faster
 //!    (a former owner, an earlier attempt whose outcome was unknown) the document is loaded and folded again.
-//! 2. **Progress is a prefix.** It moves over a batch's events in offset order and stops before the first that failed.
+//! 2. **Progress is a prefix.** It moves over a batch's events in offset order and never over one that waits for another
+//!    ([`Lane`]: gaps, dead letters).
 //! 3. **A contradiction is loud.** An event that the watermark calls handled, but whose document hasn't reached it, means that
 //!    the source's order is broken; it stops the partition instead of being skipped.
 //!
-//! Facts have no guard: their rows have stable ids, so writing one again changes nothing.
+//! A rollup's document has a guard for each partition that adds to it. Facts have no guard: their rows have stable ids, so writing one again changes nothing.
 
 mod batch;
 mod document;

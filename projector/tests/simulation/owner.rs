@@ -470,7 +470,13 @@ impl<'a> Sim<'a> {
                 Mutation::HolePassed => progress.next_offset = i64::try_from(owned.read_at).unwrap(),
                 _ => {}
             }
+            let forgets = matches!(self.mutation, Mutation::RecentForgotten | Mutation::WatermarkTooFar);
             owned.lane = lane;
+            if forgets && owned.lane.failed() == 0 && !owned.lane.is_holding() {
+                // In memory too: what is saved is what is used.
+                owned.lane = Lane::new(progress.clone(), self.store.parked_aggregates(&partition));
+                owned.lane.accept(Arc::clone(&self.accepted));
+            }
             self.hosts[h].unsaved.insert(p, progress);
         }
         for (partition, stop) in finished.stops {
