@@ -4,10 +4,13 @@
 //! share one set of services, so each makes customers, products and orders of its own, and those that disturb the
 //! services (kill, hold back, plant faults) sit in test binaries of their own, behind [`ALONE`].
 
+pub mod letters;
 pub mod processes;
 pub mod shop;
 pub mod stores;
 pub mod tools;
+pub mod topics;
+pub mod write_side;
 
 use std::{
     future::Future,

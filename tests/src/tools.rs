@@ -1,12 +1,12 @@
 //! The project's own tools, run as a user runs them.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::{binary, var};
+use crate::{binary, processes::log, var};
 
 static SERVICES: OnceCell<()> = OnceCell::const_new();
 
@@ -49,6 +49,20 @@ pub async fn run(name: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Runs one of the project's binaries to its end, which must be a success, and reads the JSON that it prints.
+///
+/// # Errors
+/// When it fails or takes longer than `limit`, with what it printed.
+pub async fn json(name: &str, arguments: &[&str], limit: Duration) -> Result<Value> {
+    let what = || format!("{name} {}", arguments.join(" "));
+    let output = tokio::time::timeout(limit, command(name, arguments).output())
+        .await
+        .with_context(|| format!("{}: not within {limit:?}", what()))??;
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{} failed: {printed}{errors}", what());
+    serde_json::from_str(&printed).with_context(|| format!("{} printed no JSON: {printed}{errors}", what()))
+}
+
 /// What `./dev audit` says, waiting at most `wait_s` for the projector.
 ///
 /// # Errors
@@ -72,7 +86,8 @@ pub async fn audit(wait_s: u64) -> Result<Value> {
 /// What it found.
 pub async fn audit_agrees(wait_s: u64) -> Result<()> {
     let verdict = audit(wait_s).await?;
-    ensure!(verdict["agrees"] == Value::Bool(true), "the audit differs: {verdict:#}");
+    let log = log("projector-run");
+    ensure!(verdict["agrees"] == Value::Bool(true), "the audit differs, see {log}: {verdict:#}");
     Ok(())
 }
 
