@@ -49,13 +49,15 @@ where
 {
     let deadline = Instant::now() + limit;
     loop {
-        let answer = ask().await;
-        match answer {
-            Ok(Some(value)) => return Ok(value),
-            Ok(None) if Instant::now() >= deadline => anyhow::bail!("{what}: not within {limit:?}"),
-            Err(error) if Instant::now() >= deadline => {
+        // an answer that doesn't come must not outlast the limit either
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        match tokio::time::timeout(left, ask()).await {
+            Ok(Ok(Some(value))) => return Ok(value),
+            Ok(Ok(None)) if Instant::now() >= deadline => anyhow::bail!("{what}: not within {limit:?}"),
+            Ok(Err(error)) if Instant::now() >= deadline => {
                 return Err(error.context(format!("{what}: not within {limit:?}")));
             }
+            Err(_) => anyhow::bail!("{what}: no answer within {limit:?}"),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
