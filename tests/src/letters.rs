@@ -32,26 +32,19 @@ pub async fn are_of(orders: &[Uuid]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every one of these read models has parked the event, and `behind` behind it.
+/// Waits until every one of these read models has parked the event, and another one behind it.
 ///
 /// # Errors
 /// When it isn't so within half a minute.
-pub async fn parked(read_models: &[&str], event: Uuid, behind: Uuid) -> Result<()> {
-    let what = format!("{event} parked, {behind} behind it, by {read_models:?}, see {}", log("projector-run"));
+pub async fn parked(read_models: &[&str], event: Uuid) -> Result<()> {
+    let what = format!("{event} parked with one behind it by {read_models:?}, see {}", log("projector-run"));
     eventually(&what, LIMIT, || async {
         let letters = list().await?;
-        let is = |letter: &Value, name: &str, id: Uuid| {
-            letter["read_model"] == name && letter["dead_letter_id"] == id.to_string()
-        };
         for name in read_models {
-            let first = letters.iter().find(|letter| is(letter, name, event));
-            let second = letters.iter().find(|letter| is(letter, name, behind));
-            let (Some(first), Some(second)) = (first, second) else { anyhow::bail!("{name} has not: {letters:#?}") };
-            ensure!(first["reason"].is_string() && first["waits_for"].is_null(), "not parked for a fault: {first}");
-            ensure!(
-                second["reason"].is_null() && second["waits_for"] == first["dead_letter_id"],
-                "not behind: {second}"
-            );
+            let is = |letter: &&Value| letter["read_model"] == *name && letter["dead_letter_id"] == event.to_string();
+            let letter = letters.iter().find(is).with_context(|| format!("{name} has not: {letters:#?}"))?;
+            ensure!(letter["reason"].is_string(), "not parked for a fault: {letter}");
+            ensure!(letter["waiting"] == 1, "not one behind it: {letter}");
         }
         Ok(Some(()))
     })

@@ -106,7 +106,7 @@ impl Process {
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
         kill_process(target, signal)?;
         eventually(&format!("{} gone, see {}", self.name, log(&self.name)), Duration::from_secs(20), || async {
-            Ok(alive(&self.name)?.is_none().then_some(()))
+            Ok(is_gone(pid).then_some(()))
         })
         .await
     }
@@ -200,6 +200,12 @@ fn run_folder() -> Result<PathBuf> {
 
 fn pid_file(name: &str) -> Result<PathBuf> {
     Ok(run_folder()?.join("pid").join(name))
+}
+
+/// Whether nothing of a process is left but, at most, a zombie: a zombie's other threads may still hold its ports.
+fn is_gone(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    start_ticks(pid).is_none() && threads <= 1
 }
 
 /// The pid of a running process; a zombie is dead, and so is a pid that went to another process since.

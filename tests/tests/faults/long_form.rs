@@ -169,10 +169,9 @@ async fn memory(write_side: &WriteSide) -> Result<String> {
         drop(held);
         Ok(events)
     };
-    let events = Load { orders: 6_000, rate: 400, seed: 113 }.unharmed(faults).await?;
+    let events = Load { orders: 5_000, rate: 500, seed: 113 }.unharmed(faults).await?;
     tools::audit_agrees(180).await?;
     let peak_mib = projector.peak_memory_bytes()? / (1024 * 1024);
-    let rate = u64::try_from(events)? / REDIS_HELD.as_secs();
-    ensure!(peak_mib < MEMORY_MAX_MIB, "projector run came to {peak_mib} MiB at {rate} events/s");
-    Ok(format!("{rate} events/s, peak {peak_mib} MiB resident"))
+    ensure!(peak_mib < MEMORY_MAX_MIB, "projector run came to {peak_mib} MiB with {events} events meanwhile");
+    Ok(format!("{events} events meanwhile, peak {peak_mib} MiB resident"))
 }

@@ -41,7 +41,7 @@ impl Poison {
         let garbled = write_side.append(order_id, 1, &placed).await?;
         let behind = write_side.append(order_id, 2, &failed).await?;
         let poison = Self { order_id, garbled, behind };
-        letters::parked(&READ_MODELS, garbled, behind).await?;
+        letters::parked(&READ_MODELS, garbled).await?;
         Ok(poison)
     }
 
