@@ -35,7 +35,7 @@ fn random_ms(range: std::ops::Range<u64>) -> u64 {
 }
 
 #[tokio::test]
-#[ignore = "takes some ten minutes: ./dev test faults"]
+#[ignore = "takes some six minutes: ./dev test faults"]
 async fn every_fault_in_turn() -> Result<()> {
     let _alone = ALONE.lock().await;
     let (shop, stores, write_side) = (Shop::open().await?, Stores::connect().await?, WriteSide::connect().await?);
