@@ -4,10 +4,13 @@
 //! share one set of services, so each makes customers, products and orders of its own, and those that disturb the
 //! services (kill, hold back, plant faults) sit in test binaries of their own, behind [`ALONE`].
 
+pub mod letters;
 pub mod processes;
 pub mod shop;
 pub mod stores;
 pub mod tools;
+pub mod topics;
+pub mod write_side;
 
 use std::{
     future::Future,
@@ -46,13 +49,15 @@ where
 {
     let deadline = Instant::now() + limit;
     loop {
-        let answer = ask().await;
-        match answer {
-            Ok(Some(value)) => return Ok(value),
-            Ok(None) if Instant::now() >= deadline => anyhow::bail!("{what}: not within {limit:?}"),
-            Err(error) if Instant::now() >= deadline => {
+        // an answer that doesn't come must not outlast the limit either
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        match tokio::time::timeout(left, ask()).await {
+            Ok(Ok(Some(value))) => return Ok(value),
+            Ok(Ok(None)) if Instant::now() >= deadline => anyhow::bail!("{what}: not within {limit:?}"),
+            Ok(Err(error)) if Instant::now() >= deadline => {
                 return Err(error.context(format!("{what}: not within {limit:?}")));
             }
+            Err(_) => anyhow::bail!("{what}: no answer within {limit:?}"),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

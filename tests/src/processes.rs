@@ -1,4 +1,5 @@
-//! The instance's processes: killed without warning, started again as they were.
+//! The instance's processes: killed without warning, held still, started again as they were. Only pids that the instance
+//! has noted are ever signalled.
 
 use std::{
     collections::BTreeMap,
@@ -70,12 +71,42 @@ impl Process {
         self.end(Signal::TERM).await
     }
 
+    /// SIGINT, then waits until it is gone: how Postgres is told not to wait for its clients.
+    ///
+    /// # Errors
+    /// When it doesn't end within 20 s.
+    pub async fn interrupt(&self) -> Result<()> {
+        self.end(Signal::INT).await
+    }
+
+    /// SIGSTOP: its connections stay open and nobody answers, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When it doesn't run.
+    pub fn hold(&self) -> Result<Held> {
+        let pid = alive(&self.name)?.with_context(|| format!("{} does not run", self.name))?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
+        kill_process(pid, Signal::STOP)?;
+        Ok(Held(pid))
+    }
+
+    /// The most memory that it ever had resident, in bytes.
+    ///
+    /// # Errors
+    /// When it doesn't run.
+    pub fn peak_memory_bytes(&self) -> Result<u64> {
+        let pid = alive(&self.name)?.with_context(|| format!("{} does not run", self.name))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+    }
+
     async fn end(&self, signal: Signal) -> Result<()> {
         let Some(pid) = alive(&self.name)? else { return Ok(()) };
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
         kill_process(target, signal)?;
-        eventually(&format!("{} gone", self.name), Duration::from_secs(20), || async {
-            Ok(alive(&self.name)?.is_none().then_some(()))
+        eventually(&format!("{} gone, see {}", self.name, log(&self.name)), Duration::from_secs(20), || async {
+            Ok(is_gone(pid).then_some(()))
         })
         .await
     }
@@ -110,13 +141,32 @@ impl Process {
     }
 }
 
+/// A process that is held still.
+#[must_use = "goes on when this is dropped"]
+pub struct Held(Pid);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // it can't have gone to another process: what is stopped doesn't end by itself
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// Where a component or service logs, for messages.
+#[must_use]
+pub fn log(name: &str) -> String {
+    run_folder()
+        .map_or_else(|_| format!("log of {name}"), |run| run.join(format!("log/{name}.log")).display().to_string())
+}
+
 /// Waits until `projector run` answers that it is ready.
 ///
 /// # Errors
 /// When it isn't within a minute.
 pub async fn projector_ready() -> Result<()> {
     let url = format!("{}/health/ready", var("PROJECTOR_ADMIN_URL")?);
-    eventually("projector run ready", Duration::from_secs(60), || async {
+    let what = format!("projector run ready, see {}", log("projector-run"));
+    eventually(&what, Duration::from_secs(60), || async {
         Ok(reqwest::get(&url).await?.status().is_success().then_some(()))
     })
     .await
@@ -128,7 +178,8 @@ pub async fn projector_ready() -> Result<()> {
 /// When they aren't within two minutes.
 pub async fn connector_running() -> Result<()> {
     let url = format!("{}/connectors?expand=status", var("CONNECT_URL")?);
-    eventually("connector running", Duration::from_secs(120), || async {
+    let what = format!("connector running, see {}", log("connect"));
+    eventually(&what, Duration::from_secs(120), || async {
         let all: Value = reqwest::get(&url).await?.error_for_status()?.json().await?;
         let connectors = all.as_object().context("not a map")?;
         let running = |state: &Value| state["state"] == "RUNNING";
@@ -149,6 +200,12 @@ fn run_folder() -> Result<PathBuf> {
 
 fn pid_file(name: &str) -> Result<PathBuf> {
     Ok(run_folder()?.join("pid").join(name))
+}
+
+/// Whether nothing of a process is left but, at most, a zombie: a zombie's other threads may still hold its ports.
+fn is_gone(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    start_ticks(pid).is_none() && threads <= 1
 }
 
 /// The pid of a running process; a zombie is dead, and so is a pid that went to another process since.

@@ -1,12 +1,15 @@
 //! The project's own tools, run as a user runs them.
 
-use std::process::Stdio;
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::{binary, var};
+use crate::{binary, processes::log, var};
 
 static SERVICES: OnceCell<()> = OnceCell::const_new();
 
@@ -36,17 +39,34 @@ async fn all_ready() -> Result<bool> {
 /// Runs one of the project's binaries to its end.
 ///
 /// # Errors
-/// When it fails, with what it printed.
+/// When it fails or takes minutes, with what it printed.
 pub async fn run(name: &str, arguments: &[&str]) -> Result<()> {
-    let output = command(name, arguments).output().await.with_context(|| format!("can't run {name}"))?;
-    ensure!(
-        output.status.success(),
-        "{name} {} failed: {}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    succeeded(name, arguments, Duration::from_secs(300)).await.map(drop)
+}
+
+/// Runs one of the project's binaries to its end, which must be a success, and reads the JSON that it prints.
+///
+/// # Errors
+/// When it fails or takes longer than `limit`, with what it printed.
+pub async fn json(name: &str, arguments: &[&str], limit: Duration) -> Result<Value> {
+    let output = succeeded(name, arguments, limit).await?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&printed).with_context(|| format!("{name} {} printed no JSON: {printed}", arguments.join(" ")))
+}
+
+async fn succeeded(name: &str, arguments: &[&str], limit: Duration) -> Result<Output> {
+    let output = finished(name, arguments, limit).await?;
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{name} {} failed: {printed}{errors}", arguments.join(" "));
+    Ok(output)
+}
+
+async fn finished(name: &str, arguments: &[&str], limit: Duration) -> Result<Output> {
+    let what = || format!("{name} {}", arguments.join(" "));
+    tokio::time::timeout(limit, command(name, arguments).output())
+        .await
+        .with_context(|| format!("{}: not within {limit:?}, see the logs in {}", what(), log("*")))?
+        .with_context(|| format!("can't run {}", what()))
 }
 
 /// What `./dev audit` says, waiting at most `wait_s` for the projector.
@@ -55,7 +75,9 @@ pub async fn run(name: &str, arguments: &[&str]) -> Result<()> {
 /// When it can't compare at all, or its exit code doesn't fit its verdict.
 pub async fn audit(wait_s: u64) -> Result<Value> {
     let wait = wait_s.to_string();
-    let output = command("xtask", &["audit", "--output", "json", "--wait", &wait]).output().await?;
+    // it may be in the middle of a round when its patience ends
+    let limit = Duration::from_secs(wait_s + 120);
+    let output = finished("xtask", &["audit", "--output", "json", "--wait", &wait], limit).await?;
     let verdict: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("audit gave no verdict: {}", String::from_utf8_lossy(&output.stderr)))?;
     ensure!(
@@ -72,7 +94,8 @@ pub async fn audit(wait_s: u64) -> Result<Value> {
 /// What it found.
 pub async fn audit_agrees(wait_s: u64) -> Result<()> {
     let verdict = audit(wait_s).await?;
-    ensure!(verdict["agrees"] == Value::Bool(true), "the audit differs: {verdict:#}");
+    let log = log("projector-run");
+    ensure!(verdict["agrees"] == Value::Bool(true), "the audit differs, see {log}: {verdict:#}");
     Ok(())
 }
 

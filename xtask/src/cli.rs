@@ -88,7 +88,7 @@ enum Command {
         /// Keep the components running afterwards, to look at them
         #[arg(long)]
         keep: bool,
-        /// Passed on to `cargo test`, before its `--`
+        /// `faults`: the long fault suite alone, with a table of its steps; all else is passed on to `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -17,16 +17,25 @@ const ALL: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
 /// Tests of one binary at a time: enough to be quick, few enough to leave the shared stores' latencies alone.
 const THREADS: &str = "--test-threads=4";
 
+/// The long form of the fault suite: too long for every run, so it is left out unless it is asked for.
+const LONG_FORM: &str = "long_form";
+
 /// Runs the tests with the environment of instance `test`; cargo's exit code is ours.
 ///
-/// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`.
+/// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
+/// stands for the long form of the fault suite, which prints its steps.
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let instance = Instance::new(chosen.settings().clone(), "test")?;
     let _session = process::lock(&instance, "tests")?;
+    let faults = ["--workspace", "--test", "faults", "--", LONG_FORM, "--nocapture"].map(str::to_owned);
+    let arguments = if arguments == ["faults"] { &faults[..] } else { arguments };
     let split = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
     let selection: Vec<&str> =
         if split == 0 { ALL.to_vec() } else { arguments[..split].iter().map(String::as_str).collect() };
-    let filter: Vec<&str> = arguments[split..].iter().skip(1).map(String::as_str).collect();
+    let mut filter: Vec<&str> = arguments[split..].iter().skip(1).map(String::as_str).collect();
+    if !filter.iter().any(|word| word.contains(LONG_FORM)) {
+        filter.extend(["--skip", LONG_FORM]);
+    }
 
     // Built before the servers start, so that compilers and servers do not compete for memory; plain binaries too,
     // since the acceptance tests start them.

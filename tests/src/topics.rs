@@ -1,0 +1,87 @@
+//! Kafka's topics and the connector that writes them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+};
+use serde_json::Value;
+
+use crate::{eventually, processes::log, var};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Deletes a topic with all that is in it, and makes it anew as `connectors apply` makes it.
+///
+/// # Errors
+/// When Kafka refuses or takes more than half a minute for it.
+pub async fn make_anew(topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client()?.create()?;
+    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+    for deleted in admin.delete_topics(&[topic], &options).await? {
+        deleted.map_err(|(name, code)| anyhow::anyhow!("deleting {name}: {code}, see {}", log("kafka")))?;
+    }
+    let retention_ms = (var("TOPIC_RETENTION_DAYS")?.parse::<u64>()? * 86_400_000).to_string();
+    let (partitions, copies) = (var("TOPIC_PARTITIONS")?.parse()?, var("TOPIC_REPLICATION_FACTOR")?.parse()?);
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
+        .set("cleanup.policy", "delete")
+        .set("message.timestamp.type", "CreateTime")
+        .set("retention.ms", &retention_ms)
+        .set("unclean.leader.election.enable", "false");
+    // a deletion is under way for a while
+    eventually(&format!("{topic} made anew, see {}", log("kafka")), LIMIT, || async {
+        for created in admin.create_topics([&new], &options).await? {
+            created.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
+        }
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// How many messages the topics hold, together.
+///
+/// # Errors
+/// When Kafka doesn't answer.
+pub async fn messages(topics: &[&str]) -> Result<i64> {
+    let (config, topics): (_, Vec<String>) = (client()?, topics.iter().map(|topic| (*topic).to_owned()).collect());
+    tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create()?;
+        let mut count = 0;
+        for topic in &topics {
+            let metadata = consumer.fetch_metadata(Some(topic), LIMIT)?;
+            let found = metadata.topics().first().with_context(|| format!("no topic {topic}"))?;
+            for partition in found.partitions() {
+                let (low, high) = consumer.fetch_watermarks(topic, partition.id(), LIMIT)?;
+                count += high - low;
+            }
+        }
+        Ok(count)
+    })
+    .await?
+}
+
+/// Stops a connector, without removing it, and waits until it has stopped.
+///
+/// # Errors
+/// When Connect refuses or takes more than half a minute for it.
+pub async fn stop_connector(name: &str) -> Result<()> {
+    let (http, url) = (reqwest::Client::new(), format!("{}/connectors/{name}", var("CONNECT_URL")?));
+    let answer = http.put(format!("{url}/stop")).send().await?;
+    ensure!(answer.status().is_success(), "stopping connector {name}: {}", answer.text().await?);
+    eventually(&format!("connector {name} stopped, see {}", log("connect")), LIMIT, || async {
+        let status: Value = http.get(format!("{url}/status")).send().await?.error_for_status()?.json().await?;
+        let tasks = status["tasks"].as_array().map_or(0, Vec::len);
+        Ok((status["connector"]["state"] == "STOPPED" && tasks == 0).then_some(()))
+    })
+    .await
+}
+
+fn client() -> Result<ClientConfig> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", var("KAFKA_BROKERS")?);
+    Ok(config)
+}

@@ -1,0 +1,178 @@
+//! Every fault in turn, each under a load of its own, and an audit after each.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::{
+    ALONE,
+    processes::{Process, log, projector_ready},
+    shop::Shop,
+    stores::Stores,
+    tools, topics,
+    write_side::WriteSide,
+};
+use uuid::Uuid;
+
+use crate::{Load, kill_and_start, pause, poison::Poison, steps::Steps};
+
+const TOPIC: &str = "events.order";
+const TOPICS: [&str; 4] = ["events.order", "events.customer", "events.product", "events.account"];
+const CONNECTOR: &str = "outbox";
+const OUTAGE_MS: u64 = 10_000;
+/// All faults together must meet as many.
+const EVENTS_MIN: i64 = 20_000;
+const REDIS_HELD: Duration = Duration::from_secs(60);
+const MEMORY_MAX_MIB: u64 = 300;
+
+const fn load(seed: u64) -> Load {
+    Load { orders: 500, rate: 100, seed }
+}
+
+/// Uniform in a range, another one in each run.
+fn random_ms(range: std::ops::Range<u64>) -> u64 {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    range.start + random % (range.end - range.start)
+}
+
+#[tokio::test]
+#[ignore = "takes some six minutes: ./dev test faults"]
+async fn every_fault_in_turn() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let (shop, stores, write_side) = (Shop::open().await?, Stores::connect().await?, WriteSide::connect().await?);
+    let mut steps = Steps::new(write_side.clone());
+
+    steps.step("projector: kill -9, 20 times", Load { orders: 2_500, rate: 150, seed: 100 }.unharmed(kills())).await?;
+    steps.step("connect: kill -9", connect_killed(&write_side)).await?;
+    let kafka = async {
+        pause(5_000).await;
+        Process::running("kafka")?.kill().await?;
+        pause(1_000).await;
+        start_components().await
+    };
+    steps.step("kafka: kill -9", load(102).unharmed(kafka)).await?;
+    for (seed, store) in (103..).zip(["redis", "search", "clickhouse"]) {
+        steps.step(&format!("{store}: SIGSTOP for 10 s"), load(seed).unharmed(held(store))).await?;
+    }
+    for (seed, store) in (106..).zip(["redis", "search", "clickhouse"]) {
+        steps.step(&format!("{store}: stopped for 10 s"), load(seed).unharmed(stopped(store))).await?;
+    }
+    // commands fail meanwhile, which is their right; what is committed must arrive
+    let postgres = async { Ok(load(109).with(postgres_stopped()).await?.1["errors"].to_string()) };
+    steps.step("postgres, all of its roles: stopped for 10 s", postgres).await?;
+    steps.step("topic deleted and republished, projector stopped", load(110).unharmed(republished(false))).await?;
+    steps.step("topic deleted and republished, projector running", load(111).unharmed(republished(true))).await?;
+
+    let order_id = Uuid::new_v4();
+    let mut planted = None;
+    steps.poisoned = vec![order_id];
+    let garbled = async {
+        pause(3_000).await;
+        planted = Some(Poison::plant(order_id, &shop, &write_side).await?);
+        kill_and_start("projector-run", 300).await?;
+        Ok("one waits behind it, others passed".to_owned())
+    };
+    steps.step("poison parked, projector: kill -9", load(112).unharmed(garbled)).await?;
+    steps.poisoned.clear();
+    let skipped = async {
+        let poison = planted.context("nothing was planted")?;
+        poison.skip(&stores).await?;
+        poison.forget(&stores, &write_side).await?;
+        Ok("what waited was applied".to_owned())
+    };
+    steps.step("poison skipped", skipped).await?;
+    steps.step("memory with redis: SIGSTOP for 60 s", memory(&write_side)).await?;
+    steps.verdict(EVENTS_MIN)
+}
+
+async fn kills() -> Result<String> {
+    for _ in 0..20 {
+        pause(random_ms(200..3_000)).await;
+        kill_and_start("projector-run", random_ms(0..500)).await?;
+    }
+    Ok(String::new())
+}
+
+/// What it had sent and not noted yet comes again; the slot can't be turned back further than that.
+async fn connect_killed(write_side: &WriteSide) -> Result<String> {
+    let kill = async {
+        pause(5_000).await;
+        kill_and_start("connect", 500).await
+    };
+    load(101).unharmed(kill).await?;
+    tests::processes::connector_running().await?;
+    tools::audit_agrees(120).await?;
+    let again = topics::messages(&TOPICS).await? - write_side.events().await?;
+    ensure!(again >= 0, "the topics lack {} events, see {}", -again, log("connect"));
+    Ok(format!("{again} messages were sent again"))
+}
+
+async fn held(store: &str) -> Result<String> {
+    pause(3_000).await;
+    let held = Process::running(store)?.hold()?;
+    pause(OUTAGE_MS).await;
+    drop(held);
+    Ok(String::new())
+}
+
+async fn stopped(store: &str) -> Result<String> {
+    pause(3_000).await;
+    Process::running(store)?.terminate().await?;
+    pause(OUTAGE_MS).await;
+    start_components().await
+}
+
+async fn postgres_stopped() -> Result<String> {
+    pause(5_000).await;
+    Process::running("postgres")?.interrupt().await?;
+    pause(OUTAGE_MS).await;
+    start_components().await
+}
+
+/// What isn't running of the components is started, each with its own time limit and log.
+async fn start_components() -> Result<String> {
+    tools::run("xtask", &["up"]).await?;
+    Ok(String::new())
+}
+
+/// As docs/republish.md says; commands go on meanwhile.
+async fn republished(projector_runs: bool) -> Result<String> {
+    pause(3_000).await;
+    topics::stop_connector(CONNECTOR).await?;
+    let projector = Process::running("projector-run")?;
+    if !projector_runs {
+        projector.terminate().await?;
+    }
+    topics::make_anew(TOPIC).await?;
+    let limit = Duration::from_secs(120);
+    let sent = tools::json("projector", &["republish", TOPIC, "--yes", "--output", "json"], limit).await?;
+    tools::run("connectors", &["apply"]).await?;
+    if !projector_runs {
+        projector.start(&[])?;
+    }
+    let sent: u64 = sent["partitions"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    ensure!(sent > 0, "nothing was sent");
+    Ok(format!("{sent} republished"))
+}
+
+/// A store that doesn't answer must not fill the host with what waits for it.
+async fn memory(write_side: &WriteSide) -> Result<String> {
+    // a process that has done nothing yet, so that the peak is this step's
+    let projector = Process::running("projector-run")?;
+    projector.terminate().await?;
+    projector.start(&[])?;
+    projector_ready().await?;
+    let before = write_side.events().await?;
+    let faults = async {
+        let held = Process::running("redis")?.hold()?;
+        tokio::time::sleep(REDIS_HELD).await;
+        let events = write_side.events().await? - before;
+        drop(held);
+        Ok(events)
+    };
+    // more than two cores take, so that as many events flow as can: command-api may refuse some
+    let (events, _) = Load { orders: 5_000, rate: 250, seed: 113 }.with(faults).await?;
+    tools::audit_agrees(180).await?;
+    let peak_mib = projector.peak_memory_bytes()? / (1024 * 1024);
+    ensure!(peak_mib < MEMORY_MAX_MIB, "projector run came to {peak_mib} MiB with {events} events meanwhile");
+    Ok(format!("{events} events meanwhile, peak {peak_mib} MiB resident"))
+}
