@@ -118,6 +118,9 @@ pub struct Host {
     stop: CancellationToken,
     publisher: Publisher,
     control: Control,
+    catalog: Arc<Catalog>,
+    decoder: Arc<Decoder>,
+    config: HostConfig,
 }
 
 impl Host {
@@ -137,38 +140,53 @@ impl Host {
             stop: CancellationToken::new(),
             publisher: Publisher::start(control.clone()),
             control,
+            catalog,
+            decoder,
+            config: config.clone(),
         };
         for generation in host.control.live().await? {
-            let (compiled, sink) = open(&generation, &catalog, &config.stores)?;
-            let (source, items) = KafkaSource::start(
-                &config.kafka,
-                &format!("projector.{}", generation.id()),
-                &compiled.topics(),
-                QUEUE_CAPACITY,
-            )?;
-            tracing::info!(
-                generation = generation.id(),
-                kind = compiled.kind.name(),
-                store = compiled.projection.store.name(),
-                "running"
-            );
-            let stats = Arc::new(Stats::default());
-            let worker = Worker::new(Setup {
-                generation: generation.clone(),
-                compiled: Arc::new(compiled),
-                sink,
-                decoder: Arc::clone(&decoder),
-                source: source.clone(),
-                publisher: host.publisher.clone(),
-                control: host.control.clone(),
-                stats: Arc::clone(&stats),
-                fault_delay: config.fault_delay,
-                stop: host.stop.clone(),
-            });
-            let task = tokio::spawn(worker.run(items));
-            host.running.push(Running { generation, stats, source, task });
+            host.run(generation, Arc::default())?;
         }
         Ok(host)
+    }
+
+    fn run(&mut self, generation: Generation, stats: Arc<Stats>) -> Result<(), HostError> {
+        let (compiled, sink) = open(&generation, &self.catalog, &self.config.stores)?;
+        let group = format!("projector.{}", generation.id());
+        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), QUEUE_CAPACITY)?;
+        let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
+        tracing::info!(generation = generation.id(), kind, store, "running");
+        let worker = Worker::new(Setup {
+            generation: generation.clone(),
+            compiled: Arc::new(compiled),
+            sink,
+            decoder: Arc::clone(&self.decoder),
+            source: source.clone(),
+            publisher: self.publisher.clone(),
+            control: self.control.clone(),
+            stats: Arc::clone(&stats),
+            fault_delay: self.config.fault_delay,
+            stop: self.stop.clone(),
+        });
+        let task = tokio::spawn(worker.run(items));
+        self.running.push(Running { generation, stats, source, task });
+        Ok(())
+    }
+
+    /// Gives a generation whose consumer came to its end another one. Gives it back if it ended for another reason.
+    async fn run_again(&mut self, ended: Running) -> Result<Option<Running>, HostError> {
+        let Some(reason) = ended.source.fatal().map(str::to_owned) else { return Ok(Some(ended)) };
+        let Running { generation, stats, source, task } = ended;
+        match task.await {
+            Ok(result) => result?,
+            Err(_) => return Err(HostError::Died(generation.id())),
+        }
+        tracing::warn!(generation = generation.id(), reason, "the consumer can't go on; beginning with another one");
+        // Its last handle waits for the broker, which may be away.
+        tokio::task::spawn_blocking(move || drop(source));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.run(generation, stats)?;
+        Ok(None)
     }
 
     /// What runs here.
@@ -186,16 +204,24 @@ impl Host {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         let ended = loop {
             tokio::select! {
-                () = &mut stop => break None,
+                () = &mut stop => break Ok(None),
                 _ = every.tick() => {}
             }
             self.report().await;
             if let Some(at) = self.running.iter().position(|r| r.task.is_finished()) {
-                break Some(self.running.swap_remove(at));
+                let ended = self.running.swap_remove(at);
+                match self.run_again(ended).await {
+                    Ok(None) => {}
+                    Ok(ended) => break Ok(ended),
+                    Err(error) => break Err(error),
+                }
             }
         };
         self.running.iter().for_each(|r| r.source.stop());
-        let mut result = Ok(());
+        let (ended, mut result) = match ended {
+            Ok(ended) => (ended, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
         for running in ended.into_iter().chain(self.running.drain(..)) {
             let outcome = tokio::time::timeout(Duration::from_secs(15), running.task).await;
             let id = running.generation.id();

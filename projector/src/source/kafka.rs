@@ -21,7 +21,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
@@ -87,6 +87,7 @@ pub struct KafkaSource {
     consumer: Arc<BaseConsumer<Context>>,
     rewinds: std::sync::mpsc::Sender<(Partition, i64)>,
     stop: Arc<AtomicBool>,
+    fatal: Arc<OnceLock<String>>,
 }
 
 impl KafkaSource {
@@ -128,11 +129,11 @@ impl KafkaSource {
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (rewinds, asked) = std::sync::mpsc::channel();
-        let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default() };
-        let stop = Arc::clone(&source.stop);
+        let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default(), fatal: Arc::default() };
+        let (stop, fatal) = (Arc::clone(&source.stop), Arc::clone(&source.fatal));
         std::thread::Builder::new()
             .name(format!("kafka-{group}"))
-            .spawn(move || poll(&consumer, &queue, &asked, &stop))?;
+            .spawn(move || poll(&consumer, &queue, &asked, &stop, &fatal))?;
         Ok((source, items))
     }
 
@@ -159,6 +160,13 @@ impl KafkaSource {
     #[must_use]
     pub fn end_offsets(&self) -> HashMap<Partition, i64> {
         self.consumer.context().end_offsets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why this consumer is at its end, if it is: the client library can't go on after such an error, and the queue has ended.
+    /// A new consumer can (a static member that was away longer than its session is fenced, for one).
+    #[must_use]
+    pub fn fatal(&self) -> Option<&str> {
+        self.fatal.get().map(String::as_str)
     }
 
     /// Leaves the group; the queue ends once all of it was read.
@@ -295,6 +303,7 @@ fn poll(
     queue: &mpsc::Sender<Item>,
     rewinds: &std::sync::mpsc::Receiver<(Partition, i64)>,
     stop: &AtomicBool,
+    fatal: &OnceLock<String>,
 ) {
     while !stop.load(Ordering::Relaxed) && !queue.is_closed() {
         while let Ok((partition, offset)) = rewinds.try_recv() {
@@ -306,7 +315,13 @@ fn poll(
         }
         match consumer.poll(POLL) {
             None => {}
-            Some(Err(error)) => tracing::warn!(%error, "kafka"),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "kafka");
+                if let Some((code, reason)) = consumer.client().fatal_error() {
+                    fatal.get_or_init(|| format!("{code}: {reason}"));
+                    break;
+                }
+            }
             Some(Ok(message)) => {
                 let headers = message.headers().map(|all| {
                     all.iter()
