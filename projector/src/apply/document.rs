@@ -1,7 +1,9 @@
 //! One document, one event: the innermost step.
 
+use super::join;
 use crate::event::Envelope;
 use crate::expr::{Object, Program, RunError, Value};
+use crate::projection::ReadModelKind;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -86,6 +88,12 @@ impl Write {
 }
 
 impl Stored {
+    /// The sequence of the aggregate that has this document, where it has one; see [`ReadModelKind`].
+    #[must_use]
+    pub fn sequence(&self, kind: ReadModelKind) -> i64 {
+        if kind == ReadModelKind::Join { join::own_sequence(self.state.as_ref()) } else { self.version }
+    }
+
     /// Folds one event in. The document is unchanged if that fails.
     pub(super) fn fold(&mut self, program: &Program, event: &Event, data: &Value) -> Result<(), Poison> {
         // The program may fail half way; then the fields must still be what they were.

@@ -12,15 +12,17 @@
 //! 3. **A contradiction is loud.** An event that the watermark calls handled, but whose document hasn't reached it, means that
 //!    the source's order is broken; it stops the partition instead of being skipped.
 //!
-//! A rollup's document has a guard for each partition that adds to it. Facts have no guard: their rows have stable ids, so writing one again changes nothing.
+//! A join's document has a sequence for each of its parts. A rollup's document has a guard for each partition that adds to it.
+//! Facts have no guard: their rows have stable ids, so writing one again changes nothing.
 
 mod batch;
 mod document;
+mod join;
 mod lane;
 mod progress;
 mod rollup;
 
-pub use batch::{Batch, Finished, Part, Stop};
+pub use batch::{Batch, Finished, Part, Search, Stop};
 pub use document::{Event, Outcome, Partition, Poison, Stored, Write};
 pub use lane::{Delivery, Lane, LetterNote, Parked, TRIES};
 pub use progress::{Occurrence, Progress, Seen, occurrence};

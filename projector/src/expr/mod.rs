@@ -8,5 +8,5 @@ mod functions;
 pub mod json;
 
 pub use compile::{Compiler, Diagnostic, Program, RunError};
-pub use vrl::value::kind::Collection;
+pub use vrl::value::kind::{Collection, Field};
 pub use vrl::value::{KeyString, Kind, ObjectMap as Object, Value};

@@ -7,7 +7,7 @@ use super::letters::Letters;
 use super::publisher::Publisher;
 use super::saver::Saver;
 use super::stats::Stats;
-use crate::apply::{Batch, Finished, Lane, Part, Partition, Progress, occurrence};
+use crate::apply::{Batch, Finished, Lane, Part, Partition, Progress, Search, occurrence};
 use crate::control::{Control, Generation};
 use crate::event::Decoder;
 use crate::projection::{Compiled, ReadModelKind};
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Events in a batch at most.
 const BATCH_MAX: usize = 500;
+/// Documents that a store loads in one go, by its contract.
+const LOAD_MAX: usize = 10_000;
 /// How long writes to a store with refreshes may stay invisible to those who don't wait.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again. A poison event is parked at its third try.
@@ -335,10 +337,13 @@ impl Worker {
         let mut batch = Batch::new(Arc::clone(&self.setup.compiled), parts);
         let started = Instant::now();
         while !batch.is_done() {
+            for (search, found) in self.search(batch.searches()).await? {
+                batch.found(&search, found);
+            }
             let loaded = self.load(&batch.keys()).await?;
             let writes = Arc::new(batch.fold(loaded));
             if writes.is_empty() {
-                break;
+                continue;
             }
             if !self.setup.fault_delay.is_zero() {
                 tokio::time::sleep(self.setup.fault_delay).await;
@@ -357,26 +362,41 @@ impl Worker {
         Ok(batch.finish())
     }
 
+    /// The documents that name parents, all searches at once.
+    async fn search(&self, searches: Vec<Search>) -> Result<Vec<(Search, Vec<String>)>, HostError> {
+        let all = searches.into_iter().map(|search| async {
+            let asked = Arc::new(search.clone());
+            let found = self
+                .calls
+                .store(|sink| {
+                    let asked = Arc::clone(&asked);
+                    Box::pin(async move { sink.children(&asked.parent, asked.after.as_deref(), asked.limit).await })
+                })
+                .await?;
+            Ok((search, found))
+        });
+        futures::future::try_join_all(all).await
+    }
+
     /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, HostError> {
         let missing: Vec<String> = keys.iter().filter(|key| self.cache.get(key).is_none()).cloned().collect();
         let mut loaded = Vec::new();
-        if !missing.is_empty() {
-            let missing = Arc::new(missing);
-            loaded = self
-                .calls
-                .store(|sink| {
-                    let missing = Arc::clone(&missing);
-                    Box::pin(async move { sink.load(&missing).await })
-                })
-                .await?;
+        for missing in missing.chunks(LOAD_MAX) {
+            let missing = Arc::new(missing.to_vec());
+            let more = self.calls.store(|sink| {
+                let missing = Arc::clone(&missing);
+                Box::pin(async move { sink.load(&missing).await })
+            });
+            loaded.extend(more.await?);
         }
         let mut loaded = loaded.into_iter();
         Ok(keys.iter().map(|key| self.cache.get(key).cloned().or_else(|| loaded.next().flatten())).collect())
     }
 
     fn remember(&mut self, writes: &[Write], outcomes: &[Outcome]) {
-        if self.setup.compiled.kind == ReadModelKind::Facts {
+        // Facts are never loaded. A join's guarantee is that it looks at the store after it has written.
+        if matches!(self.setup.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
             return;
         }
         for (write, outcome) in writes.iter().zip(outcomes) {

@@ -1,6 +1,7 @@
 //! From a projection's file to what the host runs: programs compiled, the kind and the document's type inferred.
 
 use super::diagnostic::{Finding, Source};
+use super::join::{self, Join};
 use super::{Projection, Store};
 use crate::event::{Catalog, Envelope};
 use crate::expr::{Collection, Compiler, Kind, Program};
@@ -18,6 +19,8 @@ const INFERENCE_ROUNDS_MAX: usize = 16;
 pub enum ReadModelKind {
     /// One aggregate a document: its sequence is the document's version.
     Entity,
+    /// A part of each of several aggregates in a document, each part with its own sequence; the fields are derived from them.
+    Join,
     /// Whole numbers that many aggregates add to: one slice a source partition, guarded by that partition's watermark.
     Rollup,
     /// Rows under stable ids, each added once.
@@ -30,6 +33,7 @@ impl ReadModelKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Entity => "entity",
+            Self::Join => "join",
             Self::Rollup => "rollup",
             Self::Facts => "facts",
         }
@@ -47,6 +51,8 @@ pub struct Compiled {
     pub aggregate_types: Vec<String>,
     /// The type of a document, or of a row.
     pub document: Kind,
+    /// What a join's documents are made of; none for the other kinds.
+    pub join: Option<Arc<Join>>,
     programs: Programs,
 }
 
@@ -91,37 +97,20 @@ impl Compiled {
         aggregates.dedup();
         let kind = match &projection.store {
             Store::Clickhouse(_) => ReadModelKind::Facts,
-            _ if projection.sum_by.is_empty() => ReadModelKind::Entity,
-            _ => ReadModelKind::Rollup,
+            _ if !projection.sum_by.is_empty() => ReadModelKind::Rollup,
+            _ if !projection.join.is_empty() => ReadModelKind::Join,
+            _ => ReadModelKind::Entity,
         };
-        if kind == ReadModelKind::Facts && !projection.sum_by.is_empty() {
-            findings.push(Finding::at(
-                source,
-                projection.name.defined,
-                "`sum_by` with ClickHouse".to_owned(),
-                "leave it out: ClickHouse keeps the rows, and a query sums them up; or choose another store",
-            ));
-        }
-        if aggregates.len() > 1 && kind == ReadModelKind::Entity {
-            findings.push(Finding::at(
-                source,
-                projection.name.defined,
-                format!("fed by several aggregates: {}", aggregates.join(", ")),
-                "a document has one aggregate here: make a read model for each, or add up with `sum_by`",
-            ));
-        }
-        if aggregates.is_empty() || !findings.is_empty() {
-            if findings.is_empty() {
-                findings.push(Finding::at(
-                    source,
-                    projection.name.defined,
-                    "no event feeds this read model",
-                    "name at least one under `on:`",
-                ));
-            }
+        findings.extend(check_kind(source, &projection, kind, &aggregates));
+        if !findings.is_empty() {
             return Err(findings);
         }
         let compiler = Compiler::default();
+        if kind == ReadModelKind::Join {
+            let (programs, document, join) = join::compile(&compiler, source, &projection, &events)?;
+            let join = Some(Arc::new(join));
+            return Ok(Self { kind, aggregate_types: aggregates, document, join, programs, projection });
+        }
         let (programs, document) = infer(&compiler, source, kind, &events)?;
         if let Store::Clickhouse(store) = &projection.store {
             check_day(source, &projection.name, &store.day, &document)?;
@@ -129,7 +118,7 @@ impl Compiled {
         if kind == ReadModelKind::Rollup {
             check_sums(source, &projection, &document)?;
         }
-        Ok(Self { kind, aggregate_types: aggregates, document, programs, projection })
+        Ok(Self { kind, aggregate_types: aggregates, document, join: None, programs, projection })
     }
 
     /// The topics that feed it.
@@ -151,16 +140,21 @@ impl Compiled {
         let mut hasher = DefaultHasher::new();
         let p = &self.projection;
         let programs: Vec<_> = p.on.iter().map(|(event, program)| (event, &program.value)).collect();
+        let parents: Vec<_> = p.join.iter().map(|(name, ids)| (name, format!("{:?}", ids.value))).collect();
+        let derive = p.derive.as_ref().map(|program| &program.value);
         (&p.name.value, format!("{:?}", p.store), &p.sum_by, programs).hash(&mut hasher);
+        if derive.is_some() {
+            (parents, derive).hash(&mut hasher);
+        }
         format!("vrl-0.38:{:016x}", hasher.finish())
     }
 }
 
-type Programs = BTreeMap<Arc<str>, Program>;
-type Events<'a> = BTreeMap<&'a str, (&'a crate::event::EventType, Kind, &'a Spanned<String>)>;
+pub(super) type Programs = BTreeMap<Arc<str>, Program>;
+pub(super) type Events<'a> = BTreeMap<&'a str, (&'a crate::event::EventType, Kind, &'a Spanned<String>)>;
 
 /// Compiles all programs until the document's type no longer widens: what one event sets, another may find or not find.
-fn infer(
+pub(super) fn infer(
     compiler: &Compiler,
     source: &Source,
     kind: ReadModelKind,
@@ -203,6 +197,47 @@ fn infer(
         "the document's type doesn't settle",
         "a program nests the document in itself",
     )])
+}
+
+/// That the sections of the file go together.
+fn check_kind(source: &Source, p: &Projection, kind: ReadModelKind, aggregates: &[String]) -> Vec<Finding> {
+    let found = |message: &str, help: &str| Finding::at(source, p.name.defined, message, help);
+    let mut findings = Vec::new();
+    if aggregates.is_empty() {
+        findings.push(found("no event feeds this read model", "name at least one under `on:`"));
+    }
+    if kind == ReadModelKind::Facts && !p.sum_by.is_empty() {
+        findings.push(found(
+            "`sum_by` with ClickHouse",
+            "leave it out: ClickHouse keeps the rows, and a query sums them up; or choose another store",
+        ));
+    }
+    if kind != ReadModelKind::Join && !p.join.is_empty() {
+        findings.push(found(
+            "`join` with ClickHouse or `sum_by`",
+            "rows and sums have no parents: leave it out, or choose another store",
+        ));
+    }
+    match (&p.derive, p.join.is_empty()) {
+        (Some(derive), true) => findings.push(Finding::at(
+            source,
+            derive.defined,
+            "`derive` without `join`",
+            "a document of one aggregate is what its programs leave; name the other aggregates under `join:`",
+        )),
+        (None, false) => findings.push(found(
+            "`join` without `derive`",
+            "write the program that makes the document of its parts, for example `.name = %member.name`",
+        )),
+        _ => {}
+    }
+    if aggregates.len() > 1 && kind == ReadModelKind::Entity {
+        findings.push(found(
+            &format!("fed by several aggregates: {}", aggregates.join(", ")),
+            "say under `join:` where a document holds the others' ids, add up with `sum_by`, or make a read model for each",
+        ));
+    }
+    findings
 }
 
 fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {

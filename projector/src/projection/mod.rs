@@ -2,10 +2,12 @@
 
 mod compile;
 mod diagnostic;
+mod join;
 mod model;
 mod query;
 
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Finding, Source};
-pub use model::{ClickhouseStore, ElasticsearchStore, PostgresStore, Projection, RedisStore, Store};
+pub use join::{IdPath, Join, Parent};
+pub use model::{ClickhouseStore, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store};
 pub use query::*;

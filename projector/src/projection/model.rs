@@ -24,12 +24,36 @@ pub struct Projection {
     /// are whole numbers that are added up there.
     #[serde(default)]
     pub sum_by: Vec<String>,
+    /// Makes the read model a join: the other aggregates (parents) that a document shows something of, each with the place
+    /// where the document's own part holds their ids: `member: member_id`, or `book: lines[].book_id` for many. The name is the
+    /// aggregate's type, unless it is given: `lender: { aggregate: member, id: lender_id }`.
+    #[serde(default)]
+    pub join: BTreeMap<String, Spanned<ParentIds>>,
+    /// A join's document: a program in which `.` is the document's own part and `%name` a parent's part (null while there is
+    /// none; with many, an object of them by id). What it leaves in `.` is what readers see. It can't fail.
+    #[serde(default)]
+    pub derive: Option<Spanned<String>>,
     /// A program for each event type: `.` is the document, `%` the event. For facts and rollups, `.` is the row to be added, or an array of
-    /// rows.
+    /// rows. In a join, `.` is the part of the event's own aggregate.
     pub on: BTreeMap<String, Spanned<String>>,
     /// The queries that `projector serve` answers from this read model.
     #[serde(default)]
     pub queries: Vec<Query>,
+}
+
+/// Where a document's own part holds the ids of a parent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum ParentIds {
+    /// A path; the parent's name is its aggregate type.
+    Path(String),
+    /// A parent whose name says more than its aggregate type does.
+    Named {
+        /// The aggregate type.
+        aggregate: String,
+        /// The path.
+        id: String,
+    },
 }
 
 /// Where the documents live.

@@ -102,7 +102,7 @@ impl<'a> Wait<'a> {
         loop {
             // The progress was looked at before: what it covers is in what is read now.
             let stored = reader.read(key).await.map_err(|e| failed(self.model, &e))?;
-            let version = stored.as_ref().map_or(0, |s| s.version);
+            let version = stored.as_ref().map_or(0, |s| s.sequence(self.model.kind));
             if self.min_seq.is_none_or(|min| version >= min || freshness::recently_handled(&progress, key, min, topics))
             {
                 let Some(Stored { fields: Some(fields), .. }) = stored else {

@@ -11,7 +11,7 @@ use super::path::Routes;
 use super::store::{Reader, http_client};
 use crate::control::{Control, ControlError, Generation, HostStatus};
 use crate::event::Catalog;
-use crate::projection::{Compiled, Source};
+use crate::projection::{Compiled, ReadModelKind, Source};
 use crate::sink::StoreUrls;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,6 +26,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// One live generation as it is served.
 pub(crate) struct ReadModel {
     pub(crate) generation: Generation,
+    pub(crate) kind: ReadModelKind,
     pub(crate) reader: Reader,
     pub(crate) feed: Arc<Feed>,
     endpoints: Vec<Arc<Endpoint>>,
@@ -217,7 +218,8 @@ impl Keeper {
             Some(model) => (Arc::clone(&model.feed), Arc::clone(&model.lag)),
             None => follow_progress(generation.generation_id, source),
         };
-        Ok(Arc::new(ReadModel { generation, reader, feed, endpoints, lag }))
+        let kind = compiled.kind;
+        Ok(Arc::new(ReadModel { generation, kind, reader, feed, endpoints, lag }))
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use world::{Dice, Oracle, REFUSED, World};
 
 /// Seeds of each of the read models below.
-const SEEDS: u64 = 7_000;
+const SEEDS: u64 = 5_500;
 
 const ENTITY: &str = r#"
 name: loans
@@ -61,6 +61,34 @@ on:
       { "shelf": "shelf " + to_string(mod(%data.days, 3)), "n": 1, "days": %data.days, "bad": bad },
     ]
   Renewed: *rows
+"#;
+
+/// Every fourth aggregate is a member. A loan names two of them, others with each event.
+const JOIN: &str = r#"
+name: desk
+store: { redis: { prefix: "desk:" } }
+join: { member: "members[].id" }
+derive: |
+  .members = %member
+  for_each(%member) -> |_id, member| {
+    if member.bad == 1 { .bad = 1 }
+  }
+on:
+  Borrowed: &fold |
+    if %data.days == 0 {
+      . = null
+    } else {
+      .history = push(array(.history) ?? [], %sequence)
+      .days = (int(.days) ?? 0) + %data.days
+      .members = [{ "id": "loan-0" }, { "id": "loan-" + to_string(4 * mod(%data.days, 3)) }]
+      if %data.days == 13 { .bad = 1 }
+    }
+  Renewed: *fold
+  Joined: &member |
+    .history = push(array(.history) ?? [], %sequence)
+    .days = (int(.days) ?? 0) + %data.days
+    .bad = if %data.days == 13 { 1 } else { 0 }
+  Renamed: *member
 "#;
 
 /// One fault of ours for each rule that the core and its host keep; each must be caught.
@@ -107,9 +135,17 @@ pub enum Mutation {
     EpochsMixed,
     /// Rule: a topic that was made anew is read from its beginning.
     NewTopicUnnoticed,
+    /// Rule: who names a parent anew reads it again after the document is written.
+    ParentReadOnce,
+    /// Rule: who changes a parent looks for the documents that name it.
+    DocumentsNotTold,
+    /// Rule: and does so after the parent is written.
+    SearchedEarly,
+    /// Rule: each part of a document has its own sequence.
+    PartSequenceForgotten,
 }
 
-const MUTATIONS: [Mutation; 20] = [
+const MUTATIONS: [Mutation; 24] = [
     Mutation::UnconditionalWrites,
     Mutation::ProgressFirst,
     Mutation::RecentForgotten,
@@ -130,6 +166,10 @@ const MUTATIONS: [Mutation; 20] = [
     Mutation::Unfenced,
     Mutation::EpochsMixed,
     Mutation::NewTopicUnnoticed,
+    Mutation::ParentReadOnce,
+    Mutation::DocumentsNotTold,
+    Mutation::SearchedEarly,
+    Mutation::PartSequenceForgotten,
 ];
 
 fn compiled(text: &str) -> Arc<Compiled> {
@@ -142,7 +182,10 @@ fn compiled(text: &str) -> Arc<Compiled> {
 fn simulate(seed: u64, compiled: &Arc<Compiled>, mutation: Mutation, reached: &mut Reach) -> Result<(), String> {
     let mut dice = Dice::new(seed);
     let mut events = BTreeSet::new();
-    let world = world::world(&mut dice, &mut events);
+    let mut world = world::world(&mut dice, &mut events);
+    if compiled.kind == ReadModelKind::Join {
+        world.with_members();
+    }
     for event in events {
         *reached.entry(("log", event)).or_default() += 1;
     }
@@ -184,7 +227,10 @@ fn only_poison_is_parked(sim: &Sim<'_>, world: &World) -> Result<(), String> {
     }
     for id in &sim.store.loud {
         let Some(fact) = world.facts.iter().find(|fact| fact.id == *id) else { continue };
-        if !fact.garbled && fact.days != Some(REFUSED) && !world.disturbed.contains(&fact.loan) {
+        // A document is refused for its parent's part too, whichever event it is that brings them together.
+        let by_parent = sim.compiled.kind == ReadModelKind::Join
+            && world.facts.iter().any(|fact| is_member(&fact.loan) && fact.days == Some(REFUSED));
+        if !fact.garbled && fact.days != Some(REFUSED) && !world.disturbed.contains(&fact.loan) && !by_parent {
             let reason = sim.store.letters.get(id).and_then(|letter| letter.parked.reason.clone());
             return Err(format!("{} {} was parked, and is no poison: {reason:?}", fact.loan, fact.sequence));
         }
@@ -199,6 +245,7 @@ fn compare(sim: &Sim<'_>, world: &World) -> Result<(), String> {
     let number =
         |fields: &projector::expr::Object, name: &str| fields.get(name).and_then(Value::as_integer).unwrap_or(0);
     match sim.compiled.kind {
+        ReadModelKind::Join => return compare_join(sim, world),
         ReadModelKind::Entity => {
             let loans: BTreeSet<&str> =
                 oracle.loans.keys().map(String::as_str).chain(documents.keys().copied()).collect();
@@ -254,6 +301,72 @@ fn compare(sim: &Sim<'_>, world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Each loan has its own events, and each of its members as that member's own events have made it. An event that was given
+/// up may be there all the same: it had been folded when its document was refused for something else.
+fn compare_join(sim: &Sim<'_>, world: &World) -> Result<(), String> {
+    let text = |object: &projector::expr::Object| projector::expr::json::object_to_json(object);
+    let loud = |name: &str| world.facts.iter().any(|fact| fact.loan == name && sim.store.loud.contains(&fact.id));
+    let named = |name: &str| world.disturbed.contains(name) && (loud(name) || sim.cold);
+    let mut members: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    for (key, entry) in sim.store.documents.iter().filter(|(key, _)| key.starts_with('_')) {
+        let name = key.trim_start_matches("_member:").to_owned();
+        let state: serde_json::Value = serde_json::from_str(entry.state.as_ref().unwrap()).unwrap();
+        let part = state["part"].clone();
+        let history: Vec<i64> = part["history"].as_array().into_iter().flatten().map(|n| n.as_i64().unwrap()).collect();
+        // Of those given up, the part may have some: the document was refused after it had been folded.
+        let facts: Vec<_> = world.facts.iter().filter(|fact| fact.loan == name && fact.days.is_some()).collect();
+        let is_in = |fact: &&&world::Fact| history.contains(&fact.sequence) || !sim.skipped.contains_key(&fact.id);
+        let expected: Vec<i64> = facts.iter().filter(is_in).map(|fact| fact.sequence).collect();
+        let days: i64 = facts.iter().filter(is_in).filter_map(|fact| fact.days).sum();
+        if !named(&name) && (history != expected || part["days"].as_i64().unwrap_or(0) != days) {
+            return Err(format!("member {name}: expected {expected:?} with {days} days, found {part}"));
+        }
+        members.insert(name, part);
+    }
+    let found: BTreeMap<&String, _> =
+        sim.store.documents.iter().filter_map(|(key, d)| Some((key, d.fields.as_ref()?))).collect();
+    let loans: BTreeSet<&String> = world.facts.iter().map(|fact| &fact.loan).chain(found.keys().copied()).collect();
+    for loan in loans.into_iter().filter(|loan| !is_member(loan) && !named(loan)) {
+        let found = found.get(loan).map(|fields| {
+            let json = text(fields);
+            (json["history"].clone(), json["days"].clone(), json["members"].clone())
+        });
+        let given_up: Vec<_> =
+            world.facts.iter().filter(|f| f.loan == *loan && sim.skipped.contains_key(&f.id)).map(|f| f.id).collect();
+        let possible = |some: u32| {
+            let gone = |id: &uuid::Uuid| {
+                given_up.iter().position(|given_up| given_up == id).is_some_and(|at| some & 1 << at == 0)
+            };
+            let mut state: Option<(Vec<i64>, i64, i64)> = None;
+            for fact in world.facts.iter().filter(|fact| fact.loan == *loan && !gone(&fact.id)) {
+                match fact.days {
+                    None => {}
+                    Some(0) => state = None,
+                    Some(days) => {
+                        let (history, sum, last) = state.get_or_insert_default();
+                        history.push(fact.sequence);
+                        (*sum, *last) = (*sum + days, days);
+                    }
+                }
+            }
+            state.map(|(history, days, last)| {
+                let named = ["loan-0".to_owned(), format!("loan-{}", 4 * (last % 3))];
+                let members: BTreeMap<_, _> =
+                    named.into_iter().map(|id| (id.clone(), members.get(&id).cloned())).collect();
+                (serde_json::json!(history), serde_json::json!(days), serde_json::json!(members))
+            })
+        };
+        if !(0..1 << given_up.len().min(10)).any(|some| possible(some) == found) {
+            return Err(format!("{loan}: expected {:?}, found {found:?}", possible(0)));
+        }
+    }
+    Ok(())
+}
+
+fn is_member(aggregate: &str) -> bool {
+    aggregate.trim_start_matches("loan-").parse::<usize>().is_ok_and(|number| number % 4 == 0)
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
@@ -262,7 +375,7 @@ fn number(name: &str) -> Option<u64> {
 fn documents_are_exact_whatever_happens() {
     let seeds = number("SIMULATION_SEED").map_or(0..number("SIMULATION_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get() as u64);
-    let models = [ENTITY, ROLLUP, FACTS].map(compiled);
+    let models = [ENTITY, ROLLUP, FACTS, JOIN].map(compiled);
     let reached: Reach = std::thread::scope(|scope| {
         let run = |thread: u64| {
             let (models, seeds) = (&models, seeds.clone());
@@ -300,7 +413,7 @@ fn documents_are_exact_whatever_happens() {
 }
 
 /// Every step with every fault that it may meet.
-const REACHED: [(&str, &str); 39] = [
+const REACHED: [(&str, &str); 43] = [
     ("admit", "duplicate"),
     ("admit", "unknown epoch"),
     ("assign", "topic made anew meanwhile"),
@@ -330,8 +443,12 @@ const REACHED: [(&str, &str); 39] = [
     ("save", "crash after"),
     ("save", "crash before"),
     ("save", "of a former owner, refused"),
+    ("search", "crash after"),
+    ("search", "crash before"),
+    ("search", "documents that name the parent"),
     ("topic made anew", "crash"),
     ("topic made anew", "under a running owner"),
+    ("verify", "a parent had moved"),
     ("write", "conflict, folded again"),
     ("write", "crash after"),
     ("write", "crash in the middle"),
@@ -347,7 +464,7 @@ const RARE: [u64; 9] = [7, 10, 21, 67, 924, 4_518, 4_728, 4_854, 5];
 
 #[test]
 fn every_broken_rule_is_caught() {
-    let models = [ENTITY, ROLLUP, FACTS].map(compiled);
+    let models = [ENTITY, ROLLUP, FACTS, JOIN].map(compiled);
     let mut uncaught = Vec::new();
     for mutation in MUTATIONS {
         let caught = RARE.into_iter().chain(0..6_000).find_map(|seed| {

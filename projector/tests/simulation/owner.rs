@@ -301,6 +301,13 @@ impl<'a> Sim<'a> {
                 if self.mutation == Mutation::VersionForgotten && entity {
                     stored.version -= 1;
                 }
+                if let (Mutation::PartSequenceForgotten, Some(state)) = (self.mutation, &stored.state) {
+                    let mut json: serde_json::Value = serde_json::from_str(state).unwrap();
+                    if let Some(sequence) = json["own"]["sequence"].as_i64() {
+                        json["own"]["sequence"] = (sequence - 1).into();
+                        stored.state = Some(json.to_string().into());
+                    }
+                }
                 Some(stored)
             })
             .collect()
@@ -338,7 +345,7 @@ impl<'a> Sim<'a> {
         if self.mutation == Mutation::ProgressFirst {
             for (partition, part) in &parts {
                 let ahead = Batch::new(Arc::clone(&self.compiled), vec![(partition.clone(), part.clone())]);
-                let mut copy = Store { documents: self.store.documents.clone(), ..Store::default() };
+                let mut copy = self.store.clone();
                 if let Some(finished) = drive(ahead, &mut copy, self.kind()) {
                     finished.lanes.iter().for_each(|(p, lane)| _ = self.store.save(p, lane.progress()));
                 }
@@ -355,6 +362,7 @@ impl<'a> Sim<'a> {
     fn fold(&mut self, h: usize, parts: Vec<(Partition, Part)>, outer: bool) -> Step<Finished> {
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
         let kind = self.kind();
+        let (early, mut entries, mut written) = (self.store.clone(), BTreeMap::new(), BTreeSet::new());
         for round in 0.. {
             if batch.is_done() {
                 break;
@@ -363,7 +371,27 @@ impl<'a> Sim<'a> {
                 self.stuck = true;
                 return Err(Crash);
             }
-            let loaded = self.load(&batch.keys());
+            for search in batch.searches() {
+                self.may_crash("search", "crash before")?;
+                let store = if self.mutation == Mutation::SearchedEarly { &early } else { &self.store };
+                let mut found = store.children(&search.parent, search.after.as_deref(), search.limit);
+                if self.mutation == Mutation::DocumentsNotTold {
+                    found.clear();
+                }
+                if !found.is_empty() {
+                    self.reach("search", "documents that name the parent");
+                    written.clear();
+                }
+                batch.found(&search, found);
+                self.may_crash("search", "crash after")?;
+            }
+            let keys = batch.keys();
+            let mut loaded = self.load(&keys);
+            if self.mutation == Mutation::ParentReadOnce {
+                for (key, loaded) in keys.iter().zip(&mut loaded).filter(|(key, _)| key.starts_with('_')) {
+                    loaded.clone_from(entries.entry(key.clone()).or_insert(loaded.clone()));
+                }
+            }
             self.may_crash("load", "crash after")?;
             if outer && self.unlucky(6) {
                 // The other host works on the same documents meanwhile.
@@ -373,7 +401,7 @@ impl<'a> Sim<'a> {
             }
             let mut writes = batch.fold(loaded);
             if writes.is_empty() {
-                break;
+                continue;
             }
             if self.mutation == Mutation::RowIdsUnstable && kind == ReadModelKind::Facts {
                 self.salt += 1;
@@ -414,7 +442,10 @@ impl<'a> Sim<'a> {
                     _ => break writes.iter().map(|write| self.store.write(kind, write)).collect::<Vec<_>>(),
                 }
             };
-            for outcome in &outcomes {
+            for (write, outcome) in writes.iter().zip(&outcomes) {
+                if kind == ReadModelKind::Join && *outcome == Outcome::Written && !written.insert(write.key.clone()) {
+                    self.reach("verify", "a parent had moved");
+                }
                 match outcome {
                     Outcome::Stale => self.reach("write", "conflict, folded again"),
                     Outcome::Rejected(_) => self.reach("write", "refused for its content"),
@@ -588,10 +619,14 @@ impl<'a> Sim<'a> {
 /// A batch against a store without faults.
 fn drive(mut batch: Batch, store: &mut Store, kind: ReadModelKind) -> Option<Finished> {
     while !batch.is_done() {
+        for search in batch.searches() {
+            let found = store.children(&search.parent, search.after.as_deref(), search.limit);
+            batch.found(&search, found);
+        }
         let loaded = batch.keys().iter().map(|key| store.documents.get(key).cloned()).collect();
         let writes = batch.fold(loaded);
         if writes.is_empty() {
-            break;
+            continue;
         }
         batch.answered(writes.iter().map(|write| store.write(kind, write)).collect());
     }

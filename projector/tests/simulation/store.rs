@@ -19,9 +19,11 @@ pub fn letter_id(parked: &Parked) -> Uuid {
     parked.delivery.event.as_ref().map(|event| event.envelope.id).unwrap_or_default()
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Store {
     pub documents: BTreeMap<String, Stored>,
+    /// By document: the parents that it names.
+    pub parents: BTreeMap<String, Vec<String>>,
     pub progress: BTreeMap<Partition, Progress>,
     pub letters: BTreeMap<Uuid, Letter>,
     pub fences: BTreeMap<Partition, i64>,
@@ -52,7 +54,14 @@ impl Store {
             return Outcome::Stale;
         }
         self.documents.insert(write.key.clone(), write.stored());
+        self.parents.insert(write.key.clone(), write.parents.clone());
         Outcome::Written
+    }
+
+    pub fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+        let behind = |key: &&String| after.is_none_or(|after| key.as_str() > after);
+        let names = self.parents.iter().filter(|(_, parents)| parents.iter().any(|name| name == parent));
+        names.map(|(key, _)| key).filter(behind).take(limit).cloned().collect()
     }
 
     pub fn claim(&mut self, partition: &Partition) -> i64 {

@@ -123,6 +123,20 @@ pub fn world(dice: &mut Dice, reached: &mut BTreeSet<&'static str>) -> World {
     World { log, first, facts, disturbed, epochs }
 }
 
+impl World {
+    /// Makes every fourth loan a member.
+    pub fn with_members(&mut self) {
+        let logged = self.log.iter_mut().flatten().filter_map(|delivery| delivery.event.as_mut().ok());
+        for event in logged.chain(self.first.iter_mut().flatten()) {
+            if super::is_member(&event.envelope.reference.aggregate_id) && event.data.is_some() {
+                let first = event.envelope.reference.sequence == 1;
+                event.envelope.event_type = if first { "Joined" } else { "Renamed" }.into();
+                event.envelope.aggregate_type = "member".into();
+            }
+        }
+    }
+}
+
 fn event(fact: &Fact, reference: EventRef) -> Event {
     let event_type = match (fact.sequence, fact.days) {
         (1, _) => "Borrowed",

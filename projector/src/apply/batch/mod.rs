@@ -2,15 +2,22 @@
 //! write. It does no I/O itself; whoever drives it loads, writes and saves:
 //!
 //! ```text
-//! new ─→ keys ─(load)→ fold ─→ writes ─(write)→ answered ─→ keys to load again, until none ─→ finish ─→ lanes, parked, stops
+//! new ─→ keys ─(load)→ fold ─→ writes ─(write)→ answered ─→ keys to load again, until done ─→ finish ─→ lanes, parked, stops
 //! ```
+//!
+//! A join also has to look for documents now and then: before each load, [`Batch::searches`] says which.
 //!
 //! Each event has a **fold** for each document that it touches. A fold is waiting, then in flight with its document's write, then
 //! done; a write that came too late sends its folds back to waiting. A document that the store refuses is folded again one
 //! event at a time, until the event that spoils it stands alone. A rollup's document is also told, with a write, of an event
 //! that was parked without being added (it is *marked*), so that no former owner can add it behind our back.
 
+mod join;
+
+pub use join::Search;
+
 use super::document::rows;
+use super::join::{entry_key, is_entry};
 use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan};
 use super::progress::occurrence;
 use super::rollup::{self, Addition, Slices};
@@ -75,6 +82,10 @@ enum State {
     /// On its way: the document is told that the event is parked.
     Marking,
     Marked,
+    /// A join's document is written, and has to be looked at once more.
+    Verifying,
+    /// A join's entry has it, and the documents that name it have to be told.
+    Spreading,
     Refused,
 }
 
@@ -87,6 +98,8 @@ enum Change {
     Row(crate::expr::Object),
     /// This is added to it.
     Addition(Addition),
+    /// The part in this entry is brought to it.
+    Parent(String),
 }
 
 #[derive(Debug)]
@@ -104,6 +117,7 @@ struct Document {
     /// Has to be loaded and folded.
     open: bool,
     one_by_one: bool,
+    joined: join::Joined,
 }
 
 struct Share {
@@ -121,6 +135,9 @@ pub struct Batch {
     compiled: Arc<Compiled>,
     shares: Vec<Share>,
     documents: Vec<Document>,
+    by_key: HashMap<String, usize>,
+    /// How many documents its own messages touch; behind them are those that a search has found.
+    own: usize,
     applied: BTreeSet<Place>,
 }
 
@@ -129,30 +146,40 @@ impl Batch {
     #[must_use]
     pub fn new(compiled: Arc<Compiled>, parts: Vec<(Partition, Part)>) -> Self {
         let shares = parts.into_iter().map(|(partition, part)| Share::new(partition, part)).collect();
-        let mut batch = Self { compiled, shares, documents: Vec::new(), applied: BTreeSet::new() };
-        let mut by_key = HashMap::new();
+        let (documents, by_key) = (Vec::new(), HashMap::new());
+        let mut batch = Self { compiled, shares, documents, by_key, own: 0, applied: BTreeSet::new() };
         for p in 0..batch.shares.len() {
             for i in 0..batch.shares[p].items.len() {
                 match batch.changes((p, i)) {
                     Ok(changes) => changes.into_iter().for_each(|(key, change)| {
-                        let at = *by_key.entry(key.clone()).or_insert(batch.documents.len());
-                        if at == batch.documents.len() {
-                            batch.documents.push(Document::new(key));
-                        }
+                        let at = batch.document(key);
                         batch.documents[at].folds.push(Fold { place: (p, i), change, state: State::Waiting });
                     }),
                     Err(reason) => batch.fail((p, i), reason),
                 }
             }
         }
+        batch.own = batch.documents.len();
         batch
+    }
+
+    /// The document of a key: the one that the batch has, or a new one.
+    fn document(&mut self, key: String) -> usize {
+        if let Some(&at) = self.by_key.get(&key) {
+            return at;
+        }
+        self.by_key.insert(key.clone(), self.documents.len());
+        self.documents.push(Document::new(key));
+        self.documents.len() - 1
     }
 
     /// The documents to load before [`Batch::fold`]. None for facts.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
-        if self.compiled.kind == ReadModelKind::Facts {
-            return Vec::new();
+        match self.compiled.kind {
+            ReadModelKind::Facts => return Vec::new(),
+            ReadModelKind::Join => return self.join_keys(),
+            ReadModelKind::Entity | ReadModelKind::Rollup => {}
         }
         self.documents.iter().filter(|d| d.open).map(|d| d.key.clone()).collect()
     }
@@ -160,6 +187,9 @@ impl Batch {
     /// Folds what the loaded documents (in the order of [`Batch::keys`]) haven't seen; gives the writes.
     #[must_use]
     pub fn fold(&mut self, loaded: Vec<Option<Stored>>) -> Vec<Write> {
+        if let Some(join) = self.compiled.join.clone() {
+            return self.fold_join(&join, loaded);
+        }
         let open: Vec<usize> = (0..self.documents.len()).filter(|&d| self.documents[d].open).collect();
         let mut loaded = loaded.into_iter();
         let mut slices: HashMap<usize, Result<Slices, String>> = HashMap::new();
@@ -209,22 +239,23 @@ impl Batch {
 
     /// Takes the store's answers to the writes of [`Batch::fold`]. Afterwards [`Batch::keys`] are those to load and fold again.
     pub fn answered(&mut self, outcomes: Vec<Outcome>) {
-        let open: Vec<usize> = (0..self.documents.len()).filter(|&d| self.documents[d].open).collect();
-        debug_assert_eq!(open.len(), outcomes.len(), "one answer a write");
-        for (d, outcome) in open.into_iter().zip(outcomes) {
+        let written: Vec<usize> = (0..self.documents.len()).filter(|&d| self.documents[d].is_flying()).collect();
+        debug_assert_eq!(written.len(), outcomes.len(), "one answer a write");
+        for (d, outcome) in written.into_iter().zip(outcomes) {
             let document = &mut self.documents[d];
-            let mut flying: Vec<&mut Fold> = document.folds.iter_mut().filter(|fold| fold.is_flying()).collect();
+            let flying: Vec<usize> = (0..document.folds.len()).filter(|&f| document.folds[f].is_flying()).collect();
             let alone = flying.len() == 1;
-            for fold in &mut flying {
-                fold.state = match (&outcome, fold.state) {
+            for &f in &flying {
+                let fold = &document.folds[f];
+                document.folds[f].state = match (&outcome, fold.state) {
                     (Outcome::Written, State::Marking) => State::Marked,
-                    (Outcome::Written, _) => State::Done,
+                    (Outcome::Written, _) => Self::landed(document, fold),
                     (Outcome::Rejected(_), _) if alone => State::Refused,
                     _ => State::Waiting,
                 };
             }
             if let Outcome::Rejected(reason) = outcome {
-                let place = flying.first().map(|fold| fold.place);
+                let place = flying.first().map(|&f| document.folds[f].place);
                 document.one_by_one = true;
                 if let Some(place) = place.filter(|_| alone) {
                     let reason = format!("the store refuses document `{}`: {reason}", document.key);
@@ -233,14 +264,15 @@ impl Batch {
             }
         }
         for d in 0..self.documents.len() {
-            self.documents[d].open = self.documents[d].folds.iter().any(|fold| self.is_due(fold));
+            self.documents[d].open = self.documents[d].folds.iter().any(|fold| self.is_pending(fold));
         }
+        self.settle_spreads();
     }
 
     /// Whether every document has its answer.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.documents.iter().all(|d| !d.open)
+        self.documents.iter().all(|d| !d.open) && self.searches().is_empty()
     }
 
     /// What became of each partition: its lane, over all messages before its stop.
@@ -292,14 +324,16 @@ impl Batch {
             Plan::Fail(reason) => return Err(reason.clone()),
             Plan::Stop(_) | Plan::Hold | Plan::Skip => return Ok(Vec::new()),
             // Where documents have one source, their version is all that has to be looked at.
-            Plan::Check | Plan::Pass if self.compiled.kind != ReadModelKind::Entity => return Ok(Vec::new()),
+            Plan::Check | Plan::Pass if matches!(self.compiled.kind, ReadModelKind::Facts | ReadModelKind::Rollup) => {
+                return Ok(Vec::new());
+            }
             // What of a parked event was added before must be known when it is retried.
             Plan::Park(_) if !rollup => return Ok(Vec::new()),
             Plan::Fold | Plan::Check | Plan::Pass | Plan::Park(_) => {}
         }
         let Some(event) = item.taken() else { return Ok(Vec::new()) };
         let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(Vec::new()) };
-        let key = event.envelope.reference.aggregate_id.to_string();
+        let key = self.key(event);
         let data = match &event.data {
             Some(Ok(data)) => data,
             Some(Err(_)) if matches!(item.plan, Plan::Pass) => return Ok(vec![(key, Change::Program)]),
@@ -309,6 +343,10 @@ impl Batch {
         };
         let changes = match self.compiled.kind {
             ReadModelKind::Entity => return Ok(vec![(key, Change::Program)]),
+            ReadModelKind::Join if self.is_own(event) && is_entry(&key) => {
+                return Err(describe(event, "an aggregate whose id begins with `_` can't have a document here"));
+            }
+            ReadModelKind::Join => return Ok(vec![(key, Change::Program)]),
             ReadModelKind::Facts => rows(program, event, data)
                 .map(|rows| rows.into_iter().map(|r| (r.key, Change::Row(r.fields.unwrap_or_default()))).collect()),
             ReadModelKind::Rollup => rollup::additions(program, &self.compiled.projection.sum_by, event, data)
@@ -319,6 +357,22 @@ impl Batch {
             Err(_) if item.plan != Plan::Fold => Ok(Vec::new()),
             changes => changes.map_err(|poison| describe(event, &poison.to_string())),
         }
+    }
+
+    /// The document that an event's own aggregate has.
+    fn key(&self, event: &Event) -> String {
+        let id = &event.envelope.reference.aggregate_id;
+        let aggregate = self.compiled.join.as_ref().and_then(|join| join.aggregate(&event.envelope.event_type));
+        match aggregate {
+            Some(aggregate) if !self.is_own(event) => entry_key(aggregate, id),
+            _ => id.to_string(),
+        }
+    }
+
+    /// Whether a join's event is of the aggregate that has the documents.
+    fn is_own(&self, event: &Event) -> bool {
+        let join = self.compiled.join.as_ref();
+        join.is_some_and(|join| join.aggregate(&event.envelope.event_type) == Some(&join.own))
     }
 
     /// Folds one event into its document: gives the fold's new state, if it has one.
@@ -375,7 +429,7 @@ impl Batch {
                 };
                 document.stored.fields = Some(fields.map_err(poison)?);
             }
-            (Change::Addition(_), None) => return Ok(None),
+            (Change::Addition(_), None) | (Change::Parent(_), _) => return Ok(None),
         }
         Ok(Some(State::InFlight))
     }
@@ -445,6 +499,11 @@ impl Batch {
         fold.state == State::Waiting && !self.is_stopped(fold.place) && (mark || !self.is_parked(fold.place))
     }
 
+    /// Whether a fold has still to be made, or to be looked at again.
+    fn is_pending(&self, fold: &Fold) -> bool {
+        self.is_due(fold) || fold.state == State::Verifying && !self.is_out(fold.place)
+    }
+
     fn item(&self, (p, i): Place) -> &Item {
         &self.shares[p].items[i]
     }
@@ -508,7 +567,8 @@ impl Document {
     }
 
     fn new(key: String) -> Self {
-        Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false }
+        let joined = join::Joined::default();
+        Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false, joined }
     }
 
     fn write(&self) -> Write {
