@@ -85,9 +85,11 @@ on:
     }
   Renewed: *fold
   Joined: &member |
-    .history = push(array(.history) ?? [], %sequence)
-    .days = (int(.days) ?? 0) + %data.days
-    .bad = if %data.days == 13 { 1 } else { 0 }
+    if mod(%data.days, 5) != 1 {
+      .history = push(array(.history) ?? [], %sequence)
+      .days = (int(.days) ?? 0) + %data.days
+      .bad = if %data.days == 13 { 1 } else { 0 }
+    }
   Renamed: *member
 "#;
 
@@ -314,7 +316,8 @@ fn compare_join(sim: &Sim<'_>, world: &World) -> Result<(), String> {
         let part = state["part"].clone();
         let history: Vec<i64> = part["history"].as_array().into_iter().flatten().map(|n| n.as_i64().unwrap()).collect();
         // Of those given up, the part may have some: the document was refused after it had been folded.
-        let facts: Vec<_> = world.facts.iter().filter(|fact| fact.loan == name && fact.days.is_some()).collect();
+        let changes = |fact: &&world::Fact| fact.loan == name && fact.days.is_some_and(|days| days % 5 != 1);
+        let facts: Vec<_> = world.facts.iter().filter(changes).collect();
         let is_in = |fact: &&&world::Fact| history.contains(&fact.sequence) || !sim.skipped.contains_key(&fact.id);
         let expected: Vec<i64> = facts.iter().filter(is_in).map(|fact| fact.sequence).collect();
         let days: i64 = facts.iter().filter(is_in).filter_map(|fact| fact.days).sum();
@@ -466,7 +469,11 @@ const RARE: [u64; 9] = [7, 10, 21, 67, 924, 4_518, 4_728, 4_854, 5];
 fn every_broken_rule_is_caught() {
     let models = [ENTITY, ROLLUP, FACTS, JOIN].map(compiled);
     let mut uncaught = Vec::new();
+    // `MUTATION=SearchedEarly` tries that one alone.
     for mutation in MUTATIONS {
+        if std::env::var("MUTATION").is_ok_and(|only| only != format!("{mutation:?}")) {
+            continue;
+        }
         let caught = RARE.into_iter().chain(0..6_000).find_map(|seed| {
             models.iter().find_map(|model| {
                 let run = || simulate(seed, model, mutation, &mut Reach::new());

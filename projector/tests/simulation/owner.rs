@@ -36,6 +36,8 @@ struct Host {
     owned: BTreeMap<usize, Owned>,
     /// Progress of batches that are written, not saved yet.
     unsaved: BTreeMap<usize, Progress>,
+    /// A mutation: the store as it was before this batch and the one before.
+    early: Option<Store>,
 }
 
 /// What a former owner still does, long after it was replaced.
@@ -362,7 +364,7 @@ impl<'a> Sim<'a> {
     fn fold(&mut self, h: usize, parts: Vec<(Partition, Part)>, outer: bool) -> Step<Finished> {
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
         let kind = self.kind();
-        let (early, mut entries, mut written) = (self.store.clone(), BTreeMap::new(), BTreeSet::new());
+        let (mut entries, mut written) = (BTreeMap::new(), BTreeSet::new());
         for round in 0.. {
             if batch.is_done() {
                 break;
@@ -373,7 +375,8 @@ impl<'a> Sim<'a> {
             }
             for search in batch.searches() {
                 self.may_crash("search", "crash before")?;
-                let store = if self.mutation == Mutation::SearchedEarly { &early } else { &self.store };
+                let early = self.hosts[h].early.as_ref().filter(|_| self.mutation == Mutation::SearchedEarly);
+                let store = early.unwrap_or(&self.store);
                 let mut found = store.children(&search.parent, search.after.as_deref(), search.limit);
                 if self.mutation == Mutation::DocumentsNotTold {
                     found.clear();
@@ -454,6 +457,9 @@ impl<'a> Sim<'a> {
             }
             batch.answered(outcomes);
             self.may_crash("write", "crash after")?;
+        }
+        if self.mutation == Mutation::SearchedEarly {
+            self.hosts[h].early = Some(self.store.clone());
         }
         Ok(batch.finish())
     }

@@ -1,7 +1,7 @@
 //! A batch of a join, round by round; see [`super::super::join`] for why it ends right.
 //!
 //! Entries first, then documents. An entry that is written (or had its event already) **spreads**: the documents that name it
-//! are looked for, a page at a time, and get a fold each, which brings them its part. A document that came to name a parent
+//! are looked for, a page at a time, and get a fold each, which brings them its part; unless the part is what it was. A document that came to name a parent
 //! **verifies**: it is loaded again, with the entries that it copied, and written once more if one of them has moved.
 
 use super::{Batch, Change, Document, Fold, Place, State, describe, order_broken};
@@ -25,6 +25,9 @@ pub(super) struct Joined {
     fresh: BTreeSet<String>,
     /// The entries that it names.
     parents: Vec<String>,
+    /// Whether an entry's part is another one than the documents may have: else only its sequence has moved, and they needn't
+    /// be told.
+    has_moved: bool,
     /// An entry's way through the documents that name it.
     spread: Option<Spread>,
 }
@@ -125,6 +128,7 @@ impl Batch {
             Ok(part) => self.documents[d].stored = part,
             Err(reason) => return self.refuse_all(d, &reason),
         }
+        let before = self.documents[d].stored.fields.clone();
         for f in self.pending(d) {
             let place = self.documents[d].folds[f].place;
             if self.is_out(place) {
@@ -140,7 +144,9 @@ impl Batch {
                 Err(reason) => self.refuse(d, f, reason),
             }
         }
-        self.documents[d].open = self.documents[d].is_flying();
+        let document = &mut self.documents[d];
+        document.joined.has_moved = document.stored.fields != before;
+        document.open = document.is_flying();
     }
 
     fn fold_document(&mut self, join: &Join, d: usize, stored: Stored, entries: &Entries) {
@@ -236,6 +242,7 @@ impl Batch {
     /// The state of a fold whose write has landed.
     pub(super) fn landed(document: &Document, fold: &Fold) -> State {
         match &fold.change {
+            Change::Program if is_entry(&document.key) && !document.joined.has_moved => State::Done,
             Change::Program if is_entry(&document.key) => State::Spreading,
             Change::Program if !document.joined.fresh.is_empty() => State::Verifying,
             _ => State::Done,
