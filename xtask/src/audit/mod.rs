@@ -10,7 +10,9 @@
 mod compare;
 mod customer_order_history;
 mod daily_revenue;
+mod order_list_view;
 mod order_summary;
+mod product_stats;
 mod report;
 mod stores;
 
@@ -55,11 +57,13 @@ trait ReadModel: Sync {
     fn actual<'a>(&'a self, stores: &'a Stores) -> BoxFuture<'a, Result<Documents>>;
 }
 
-const READ_MODELS: [&dyn ReadModel; 4] = [
+const READ_MODELS: [&dyn ReadModel; 6] = [
     &order_summary::OrderSummary,
     &customer_order_history::CustomerOrderHistory,
     &daily_revenue::Facts,
     &daily_revenue::Days,
+    &order_list_view::OrderListView,
+    &product_stats::ProductStats,
 ];
 
 /// Compares every read model of the instance whose environment is `env` (see `./dev env`).
@@ -80,6 +84,7 @@ pub(crate) async fn run(env: &BTreeMap<String, String>, args: &AuditArgs) -> Res
         var("ELASTICSEARCH_URL")?,
         var("CLICKHOUSE_URL")?,
         var("CLICKHOUSE_DATABASE")?,
+        var("READ_DATABASE_URL")?,
     )
     .await?;
 

@@ -22,6 +22,6 @@ impl ReadModel for OrderSummary {
     }
 
     fn actual<'a>(&'a self, stores: &'a Stores) -> BoxFuture<'a, Result<Documents>> {
-        Box::pin(stores.redis_hashes("order:*"))
+        Box::pin(stores.redis_hashes(0, "order:*"))
     }
 }

@@ -1,10 +1,11 @@
-//! The read stores, asked directly: Redis by its protocol, the search engine and ClickHouse over HTTP.
+//! The read stores, asked directly: Redis and Postgres by their protocols, the search engine and ClickHouse over HTTP.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions, types::Json};
 
 use super::compare::{Document, Documents};
 
@@ -15,7 +16,8 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub(super) struct Stores {
-    redis: MultiplexedConnection,
+    redis: redis::Client,
+    postgres: PgPool,
     http: reqwest::Client,
     search_url: String,
     clickhouse_url: String,
@@ -28,17 +30,16 @@ impl Stores {
         search_url: &str,
         clickhouse_url: &str,
         clickhouse_database: &str,
+        postgres_url: &str,
     ) -> Result<Self> {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_TIMEOUT));
-        let redis = redis::Client::open(redis_url)
-            .context("REDIS_URL")?
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .context("can't connect to Redis")?;
+        let redis = redis::Client::open(redis_url).context("REDIS_URL")?;
+        let postgres = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+        let postgres = postgres.connect(postgres_url).await.context("can't connect to the database of read models")?;
         let http = reqwest::Client::builder().timeout(HTTP_TIMEOUT).build().context("can't set up the HTTP client")?;
         let bare = |url: &str| url.trim_end_matches('/').to_owned();
         Ok(Self {
             redis,
+            postgres,
             http,
             search_url: bare(search_url),
             clickhouse_url: bare(clickhouse_url),
@@ -46,9 +47,25 @@ impl Stores {
         })
     }
 
-    /// Every hash whose key matches, all of its fields as texts.
-    pub(super) async fn redis_hashes(&self, pattern: &str) -> Result<Documents> {
-        let mut connection = self.redis.clone();
+    /// Every row of a read model's view, by the column that is its key.
+    pub(super) async fn postgres_rows(&self, view: &'static str, key: &'static str) -> Result<Documents> {
+        let query = format!("select {key}::text, to_jsonb(v) from read_models.{view} v");
+        let rows: Vec<(String, Json<Document>)> =
+            sqlx::query_as(AssertSqlSafe(query)).fetch_all(&self.postgres).await.with_context(|| view.to_owned())?;
+        Ok(rows.into_iter().map(|(key, Json(document))| (key, document)).collect())
+    }
+
+    async fn redis_database(&self, database: u8) -> Result<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_TIMEOUT));
+        let connected = self.redis.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = connected.context("can't connect to Redis")?;
+        let () = redis::cmd("SELECT").arg(database).query_async(&mut connection).await.context("SELECT")?;
+        Ok(connection)
+    }
+
+    /// Every hash of a logical database whose key matches, all of its fields as texts.
+    pub(super) async fn redis_hashes(&self, database: u8, pattern: &str) -> Result<Documents> {
+        let mut connection = self.redis_database(database).await?;
         let mut documents = Documents::new();
         let mut cursor = 0_u64;
         loop {
