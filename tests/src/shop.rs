@@ -101,6 +101,15 @@ impl Shop {
         success(answer).await.with_context(|| format!("POST {path} {body}"))
     }
 
+    /// A change that must be accepted.
+    ///
+    /// # Errors
+    /// When it isn't, with the problem.
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        let answer = self.http.patch(format!("{}{path}", self.commands)).json(body).send().await?;
+        success(answer).await.with_context(|| format!("PATCH {path} {body}"))
+    }
+
     /// A query that must be answered.
     ///
     /// # Errors

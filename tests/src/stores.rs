@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::var;
 
@@ -17,6 +18,7 @@ pub const REVENUE_TABLE: &str = "daily_revenue_g1";
 #[derive(Clone)]
 pub struct Stores {
     redis: redis::aio::MultiplexedConnection,
+    postgres: PgPool,
     http: reqwest::Client,
     search: String,
     clickhouse: String,
@@ -41,6 +43,7 @@ impl Stores {
         let redis = redis::Client::open(var("REDIS_URL")?)?.get_multiplexed_async_connection().await?;
         Ok(Self {
             redis,
+            postgres: PgPoolOptions::new().max_connections(1).connect_lazy(&var("READ_DATABASE_URL")?)?,
             http: reqwest::Client::new(),
             search: var("ELASTICSEARCH_URL")?,
             clickhouse: var("CLICKHOUSE_URL")?,
@@ -63,6 +66,17 @@ impl Stores {
     pub async fn set_hash(&self, order_id: &str, fields: &BTreeMap<String, String>) -> Result<()> {
         let pairs: Vec<_> = fields.iter().collect();
         let () = self.redis.clone().hset_multiple(format!("order:{order_id}"), &pairs).await?;
+        Ok(())
+    }
+
+    /// Deletes the order's row in `order_list_view`.
+    ///
+    /// # Errors
+    /// When Postgres doesn't answer, or there is no such row.
+    pub async fn delete_row(&self, order_id: &str) -> Result<()> {
+        let delete = "delete from read_models.order_list_view_g1 where _key = $1";
+        let deleted = sqlx::query(delete).bind(order_id).execute(&self.postgres).await?.rows_affected();
+        ensure!(deleted == 1, "{deleted} rows of {order_id}");
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tests::{
     ALONE, eventually, letters,
     processes::{Process, connector_running, projector_ready},
-    shop::Shop,
+    shop::{Shop, text},
     stores::Stores,
     tools,
     write_side::WriteSide,
@@ -33,6 +33,50 @@ async fn the_projector_is_killed_in_the_middle_of_a_load() -> Result<()> {
         Ok(())
     };
     load(11).unharmed(kills).await?;
+    projector_ready().await?;
+    tools::audit_agrees(60).await?;
+    letters::are_of(&[]).await
+}
+
+/// A customer gets another name, and a product comes and goes, while orders that show both are placed.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn parents_change_and_the_projector_is_killed() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let shop = Shop::open().await?;
+    let product =
+        json!({"name": "Rare book", "category": "Books", "price_cents": 1_500, "currency": "USD", "stock": 1});
+    let product_id = text(&shop.post("/products", &product).await?, "product_id")?;
+    let order = json!({
+        "customer_id": shop.customer_id,
+        "items": [{"product_id": product_id, "quantity": 1}],
+        "shipping_address": {"city": "Zurich", "zip": "8001"},
+    });
+    let orders = async {
+        for _ in 0..60 {
+            // the last one: now none of the orders is in stock; then all are
+            shop.post("/orders", &order).await?;
+            shop.post(&format!("/products/{product_id}/stock"), &json!({"delta": 1, "reason": "found one"})).await?;
+            pause(50).await;
+        }
+        anyhow::Ok(())
+    };
+    let names = async {
+        for n in 0..100 {
+            let name = json!({"first_name": format!("Ada {n}"), "last_name": "Lamport"});
+            shop.patch(&format!("/customers/{}", shop.customer_id), &name).await?;
+            pause(60).await;
+        }
+        anyhow::Ok(())
+    };
+    let kills = async {
+        for _ in 0..3 {
+            pause(1_500).await;
+            kill_and_start("projector-run", 200).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(orders, names, kills)?;
     projector_ready().await?;
     tools::audit_agrees(60).await?;
     letters::are_of(&[]).await
