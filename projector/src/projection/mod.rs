@@ -4,8 +4,10 @@ mod compile;
 mod diagnostic;
 mod model;
 mod query;
+mod test;
 
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Finding, Source};
 pub use model::{ClickhouseStore, ElasticsearchStore, PostgresStore, Projection, RedisStore, Store};
 pub use query::*;
+pub use test::{DeadLetter, Expect, TestCase};
