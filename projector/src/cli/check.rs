@@ -1,6 +1,6 @@
 //! `projector check`: all errors of all files at once.
 
-use super::SchemasArg;
+use super::{SchemasArg, test};
 use crate::event::Catalog;
 use crate::projection::{Compiled, Finding, Source};
 use crate::query::Endpoint;
@@ -40,7 +40,10 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<Optio
     for path in files(paths)? {
         match Compiled::load(&path, catalog) {
             Ok((compiled, source)) => match Endpoint::compile_all(&source, &compiled) {
-                Ok(_) => all.push((compiled, source)),
+                Ok(_) => {
+                    findings.extend(test::findings(&source, &compiled, catalog));
+                    all.push((compiled, source));
+                }
                 Err(found) => findings.extend(found),
             },
             Err(found) => findings.extend(found),

@@ -4,10 +4,12 @@ mod apply;
 mod check;
 mod dlq;
 mod epoch;
+mod memory;
 mod republish;
 mod run;
 mod serve;
 mod status;
+mod test;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -29,6 +31,12 @@ struct Cli {
 enum Verb {
     /// Check projections against the schemas; shows every error with its place. Exit code 1 if there is any
     Check(check::CheckArgs),
+    /// Run the tests that stand in projections, in memory; shows what differs. Exit code 1 if anything does
+    ///
+    /// Each test gives events, typed against their schemas, and names the documents, rows and dead letters that they come to.
+    /// The events go through the same code as in `projector run`, one by one, all at once, twice, and in another order.
+    /// `--update` takes what was found for what is expected.
+    Test(test::TestArgs),
     /// Register projections in the control store and prepare their stores. What is live changes by this only
     Apply(apply::ApplyArgs),
     /// Feed all live read models from Kafka, until stopped
@@ -105,6 +113,7 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match verb {
             Verb::Check(args) => check::run(&args),
+            Verb::Test(args) => test::run(&args),
             Verb::Apply(args) => apply::run(&args).await,
             Verb::Run(args) => run::run(args).await,
             Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),

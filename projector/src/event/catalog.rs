@@ -1,8 +1,8 @@
 //! All event types that there are, from the folder of schemas: their newest types, and how old versions become new.
 
-use super::upcast::UpcasterFile;
-use super::{AvroError, Shape, Upcaster};
-use crate::expr::{Compiler, Diagnostic, Kind};
+use super::upcast::{Golden, UpcasterFile};
+use super::{AvroError, Shape, Upcaster, UpcasterTest};
+use crate::expr::{Compiler, Diagnostic, Kind, RunError, Value};
 use apache_avro::Schema;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ pub struct Catalog {
     newest: BTreeMap<String, EventType>,
     readers: BTreeMap<(String, u32), Schema>,
     upcasters: BTreeMap<(String, u32), Upcaster>,
+    tests: Vec<UpcasterTest>,
 }
 
 /// What is wrong in the folder of schemas.
@@ -123,10 +124,31 @@ impl Catalog {
         self.upcasters.get(&(event_type.to_owned(), version))
     }
 
+    /// Lifts an event's data from `version` to the newest, one upcaster after the other.
+    ///
+    /// # Errors
+    /// The upcaster that stopped, by the version that it lifts.
+    pub fn lift(&self, event_type: &str, mut version: u32, mut data: Value) -> Result<Value, (u32, RunError)> {
+        while let Some(upcaster) = self.upcaster(event_type, version) {
+            data = upcaster.lift(data).map_err(|error| (version, error))?;
+            version = upcaster.to;
+        }
+        Ok(data)
+    }
+
+    /// The tests in the upcasters' files.
+    #[must_use]
+    pub fn upcaster_tests(&self) -> &[UpcasterTest] {
+        &self.tests
+    }
+
     fn load_upcasters(&mut self, folder: &Path) -> Result<(), CatalogError> {
         let compiler = Compiler::default();
         let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-        for path in entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")) {
+        let files = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        for path in files {
             let fail = |reason: String| CatalogError::File { path: path.clone(), reason };
             let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
             let file: UpcasterFile = serde_saphyr::from_str(&text).map_err(|e| fail(e.to_string()))?;
@@ -142,6 +164,14 @@ impl Catalog {
             }
             let upcaster = Upcaster::new(&compiler, &file.upcast.value, &kind(file.from)?, &kind(file.to)?, file.to)
                 .map_err(|findings| CatalogError::Upcaster { path: path.clone(), findings })?;
+            let test = |golden: Golden| UpcasterTest {
+                path: path.clone(),
+                event: file.event.clone(),
+                from: file.from,
+                given: golden.given,
+                expect: golden.expect,
+            };
+            self.tests.extend(file.tests.into_iter().map(test));
             self.upcasters.insert((file.event, file.from), upcaster);
         }
         Ok(())

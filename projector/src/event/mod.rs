@@ -3,11 +3,15 @@
 mod avro;
 mod catalog;
 mod envelope;
+mod node;
 mod registry;
+mod typed;
 mod upcast;
 
 pub use avro::{AvroError, Shape};
 pub use catalog::{Catalog, CatalogError, EventType};
 pub use envelope::{Envelope, EnvelopeError, EventRef, Raw};
+pub use node::Node;
 pub use registry::{DecodeError, Decoder};
-pub use upcast::Upcaster;
+pub use typed::{Mismatch, Sample};
+pub use upcast::{Upcaster, UpcasterTest};

@@ -80,13 +80,9 @@ impl Decoder {
             Some(shape) => shape,
             None => self.fetch(id, event).await?,
         };
-        let mut data = shape.read(datum).map_err(|error| DecodeError::Avro { id, error })?;
-        let mut version = event.schema_version;
-        while let Some(upcaster) = self.catalog.upcaster(&event.event_type, version) {
-            data = upcaster.lift(data).map_err(|e| DecodeError::Upcast(version, e))?;
-            version = upcaster.to;
-        }
-        Ok(data)
+        let data = shape.read(datum).map_err(|error| DecodeError::Avro { id, error })?;
+        let lifted = self.catalog.lift(&event.event_type, event.schema_version, data);
+        lifted.map_err(|(version, error)| DecodeError::Upcast(version, error))
     }
 
     async fn fetch(&self, id: u32, event: &Envelope) -> Result<Arc<Shape>, DecodeError> {

@@ -10,11 +10,19 @@
 //! upcast: |
 //!   .hours = .days * 24
 //!   del(.days)
+//! tests:
+//!   - given: { title: Emma, days: 14 }
+//!     expect: { title: Emma, hours: 336 }
 //! ```
+//!
+//! Chains follow by themselves: what lifts version 1 to 2 is followed by what lifts 2 to 3. `projector test` runs the tests.
 
-use crate::expr::{Compiler, Diagnostic, Kind, Program, RunError, Value};
+use super::{Catalog, Node, Sample, Shape};
+use crate::expr::{Compiler, Diagnostic, Kind, Program, RunError, Value, json};
 use serde::Deserialize;
+use serde_json::Value as Json;
 use serde_saphyr::Spanned;
+use std::path::PathBuf;
 
 /// An upcaster's file.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +33,50 @@ pub(super) struct UpcasterFile {
     pub(super) from: u32,
     pub(super) to: u32,
     pub(super) upcast: Spanned<String>,
+    #[serde(default)]
+    pub(super) tests: Vec<Golden>,
+}
+
+/// What one datum of the old version is in the new one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Golden {
+    pub(super) given: Spanned<Node>,
+    pub(super) expect: Json,
+}
+
+/// A test in an upcaster's file.
+#[derive(Clone, Debug)]
+pub struct UpcasterTest {
+    /// The file.
+    pub path: PathBuf,
+    /// The event.
+    pub event: String,
+    /// The version that is lifted.
+    pub from: u32,
+    /// Data of that version.
+    pub given: Spanned<Node>,
+    /// The same in the version that the upcaster gives.
+    pub expect: Json,
+}
+
+impl UpcasterTest {
+    /// Lifts what is given, and gives what it comes to.
+    ///
+    /// # Errors
+    /// What in `given` isn't of the old version, or why the upcaster stopped; in words.
+    pub fn run(&self, catalog: &Catalog) -> Result<Json, String> {
+        let schema =
+            catalog.reader(&self.event, self.from).ok_or_else(|| format!("no schema of version {}", self.from))?;
+        let shape = Shape::new(schema).map_err(|error| error.to_string())?;
+        let sample = Sample { at: chrono::DateTime::UNIX_EPOCH, texts: Vec::new() };
+        let data = shape.typed(&self.given.value.to_json(), &sample).map_err(|found| {
+            let one = |m: &super::Mismatch| format!("given `{}`: {}; {}", m.path.join("."), m.reason, m.help);
+            found.iter().map(one).collect::<Vec<_>>().join("\n")
+        })?;
+        let upcaster = catalog.upcaster(&self.event, self.from).ok_or("no upcaster")?;
+        upcaster.lift(data).map(|value| json::to_json(&value)).map_err(|error| error.to_string())
+    }
 }
 
 /// A compiled upcaster.

@@ -52,6 +52,13 @@ impl Finding {
         }
     }
 
+    /// Place, message and what to do, on two lines.
+    #[must_use]
+    pub fn with_help(&self) -> String {
+        let help = self.help.as_ref().map(|help| format!("  {help}\n")).unwrap_or_default();
+        format!("{self}\n{help}")
+    }
+
     /// Line and column, from 1.
     #[must_use]
     pub fn position(&self) -> (usize, usize) {

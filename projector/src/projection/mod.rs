@@ -5,9 +5,11 @@ mod diagnostic;
 mod join;
 mod model;
 mod query;
+mod test;
 
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Finding, Source};
 pub use join::{IdPath, Join, Parent};
 pub use model::{ClickhouseStore, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store};
 pub use query::*;
+pub use test::{DeadLetter, Expect, TestCase};

@@ -2,6 +2,7 @@
 
 use super::diagnostic::{Finding, Source};
 use super::query::Query;
+use super::test::TestCase;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
@@ -39,6 +40,9 @@ pub struct Projection {
     /// The queries that `projector serve` answers from this read model.
     #[serde(default)]
     pub queries: Vec<Query>,
+    /// What `projector test` makes sure of: given events, the documents that they make.
+    #[serde(default)]
+    pub tests: Vec<TestCase>,
 }
 
 /// Where a document's own part holds the ids of a parent.
