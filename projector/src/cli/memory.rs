@@ -3,7 +3,7 @@
 //! given up only when [`Memory::give_up`] says so.
 
 use crate::apply::{Batch, Delivery, Finished, Lane, Parked, Part, Partition, TRIES};
-use crate::projection::Compiled;
+use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::memory::{MemorySink, MemoryStore};
 use crate::sink::{Place, Sink, SinkError, Stored};
 use std::collections::BTreeMap;
@@ -93,9 +93,11 @@ impl Memory {
         Ok(())
     }
 
-    /// All documents, or rows, by key; tombstones too.
+    /// All documents, or rows, by key; tombstones too, but nothing that the projector keeps for itself.
     pub(super) fn documents(&self) -> BTreeMap<String, Stored> {
-        self.store.documents()
+        let mut documents = self.store.documents();
+        documents.retain(|key, _| self.compiled.kind != ReadModelKind::Join || !key.starts_with('_'));
+        documents
     }
 
     /// The messages that were parked, in that order.
@@ -111,9 +113,13 @@ impl Memory {
     async fn fold(&self, parts: Vec<(Partition, Part)>) -> Result<Finished, Halt> {
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
         while !batch.is_done() {
+            for search in batch.searches() {
+                let found = self.sink.children(&search.parent, search.after.as_deref(), search.limit).await?;
+                batch.found(&search, found);
+            }
             let writes = batch.fold(self.sink.load(&batch.keys()).await?);
             if writes.is_empty() {
-                break;
+                continue;
             }
             batch.answered(self.sink.write(&writes).await?);
         }
