@@ -3,8 +3,8 @@
 use super::join;
 use crate::event::Envelope;
 use crate::expr::{Object, Program, RunError, Value};
-use crate::projection::ReadModelKind;
-use chrono::{DateTime, Utc};
+use crate::projection::{ReadModelKind, Ttl};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use std::sync::Arc;
 
 /// A topic's partition.
@@ -33,7 +33,7 @@ pub struct Write {
     /// The document's key; for facts the row's stable id, `<event id>/<row>`.
     pub key: String,
     /// The version that the document reaches with this write: lands only where the store has a smaller one or none.
-    /// Always 0 for facts.
+    /// Always 1 for facts, which only have to be there.
     pub version: i64,
     /// The new fields, whole; `None` leaves a tombstone.
     pub fields: Option<Object>,
@@ -117,6 +117,35 @@ impl Stored {
             }
         }
     }
+}
+
+/// When a document expires, by the field that its time to live counts from or else by its last event. The clock has no say.
+pub(super) fn expires(
+    ttl: Option<&Ttl>,
+    fields: Option<&Object>,
+    last: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, String> {
+    let (Some(ttl), Some(fields)) = (ttl, fields) else { return Ok(None) };
+    let from = match &ttl.after {
+        None => Some(last),
+        Some(name) => match fields.get(name.as_str()) {
+            Some(Value::Timestamp(at)) => Some(*at),
+            Some(Value::Bytes(text)) => time(&String::from_utf8_lossy(text)),
+            Some(Value::String(text)) => time(text),
+            None | Some(Value::Null) => return Ok(None),
+            Some(_) => None,
+        },
+    };
+    let name = ttl.after.as_deref().unwrap_or_default();
+    let from =
+        from.ok_or_else(|| format!("`{name}`, from which its time to live counts, is neither a day nor a time"))?;
+    Ok(ttl.span().and_then(|span| from.checked_add_signed(span)))
+}
+
+/// A day (from midnight, UTC) or a time.
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    let day = || text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc()).or_else(day)
 }
 
 /// The rows that one event adds: an object is one, an array several, null none.

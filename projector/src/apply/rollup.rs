@@ -25,7 +25,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub(super) struct Addition {
     /// The fields of the key, which the document shows too.
-    labels: Object,
+    pub(super) labels: Object,
     amounts: Sums,
 }
 

@@ -97,6 +97,7 @@ impl Compiled {
         aggregates.dedup();
         let kind = match &projection.store {
             Store::Clickhouse(_) => ReadModelKind::Facts,
+            _ if projection.facts => ReadModelKind::Facts,
             _ if !projection.sum_by.is_empty() => ReadModelKind::Rollup,
             _ if !projection.join.is_empty() => ReadModelKind::Join,
             _ => ReadModelKind::Entity,
@@ -109,6 +110,7 @@ impl Compiled {
         if kind == ReadModelKind::Join {
             let (programs, document, join) = join::compile(&compiler, source, &projection, &events)?;
             let join = Some(Arc::new(join));
+            check_ttl(source, &projection, kind, &document)?;
             return Ok(Self { kind, aggregate_types: aggregates, document, join, programs, projection });
         }
         let (programs, document) = infer(&compiler, source, kind, &events)?;
@@ -118,6 +120,7 @@ impl Compiled {
         if kind == ReadModelKind::Rollup {
             check_sums(source, &projection, &document)?;
         }
+        check_ttl(source, &projection, kind, &document)?;
         Ok(Self { kind, aggregate_types: aggregates, document, join: None, programs, projection })
     }
 
@@ -146,6 +149,10 @@ impl Compiled {
         if derive.is_some() {
             (parents, derive).hash(&mut hasher);
         }
+        if let Some(ttl) = &p.ttl {
+            (&ttl.value.span, &ttl.value.after).hash(&mut hasher);
+        }
+        p.facts.then_some("facts").hash(&mut hasher);
         format!("vrl-0.38:{:016x}", hasher.finish())
     }
 }
@@ -208,13 +215,13 @@ fn check_kind(source: &Source, p: &Projection, kind: ReadModelKind, aggregates: 
     }
     if kind == ReadModelKind::Facts && !p.sum_by.is_empty() {
         findings.push(found(
-            "`sum_by` with ClickHouse",
-            "leave it out: ClickHouse keeps the rows, and a query sums them up; or choose another store",
+            "`sum_by` with ClickHouse or `facts`",
+            "leave it out: rows are kept as they are, and a query sums them up; or choose another store",
         ));
     }
     if kind != ReadModelKind::Join && !p.join.is_empty() {
         findings.push(found(
-            "`join` with ClickHouse or `sum_by`",
+            "`join` with ClickHouse, `facts` or `sum_by`",
             "rows and sums have no parents: leave it out, or choose another store",
         ));
     }
@@ -264,12 +271,14 @@ fn row_kind(document: &Kind) -> Kind {
     if document.contains_object() { rows.union(document.clone().without_array()) } else { rows }
 }
 
-/// Whether values of this type can be added up.
+/// Whether values of this type can be added up. What may be anything (`set!`, a closure's) is looked at when it comes.
 fn adds(kind: &Kind) -> bool {
     let kind = kind.without_undefined();
+    let is_integer_or_anything = |kind: &Kind| kind.without_undefined().contains_integer();
     let fields = |fields: &Collection<_>| {
+        // The type of anything is made of itself: no deeper than here.
         let unknown = fields.unknown_kind().without_undefined();
-        fields.known().values().all(adds) && (unknown.is_never() || adds(&unknown))
+        fields.known().values().all(adds) && (unknown.is_never() || is_integer_or_anything(&unknown))
     };
     kind.is_integer() || kind.as_object().is_some_and(fields)
 }
@@ -318,6 +327,43 @@ fn check_day(source: &Source, name: &Spanned<String>, day: &str, document: &Kind
         format!("`store.clickhouse.day` is `{day}`, which not every program sets to text or a time"),
         "set it in each program, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
     )])
+}
+
+/// That documents have what their expiry counts from.
+fn check_ttl(source: &Source, p: &Projection, kind: ReadModelKind, document: &Kind) -> Result<(), Vec<Finding>> {
+    let Some(ttl) = &p.ttl else { return Ok(()) };
+    let found = |message: String, help: &str| Err(vec![Finding::at(source, ttl.defined, message, help)]);
+    if matches!(p.store, Store::Clickhouse(_)) {
+        return found("`ttl` with ClickHouse".to_owned(), "leave it out: rows are kept");
+    }
+    if ttl.value.span().is_none() {
+        let message = format!("`{}` is no time to live", ttl.value.span);
+        return found(message, "a number with `d`, `h` or `m` behind it, as in `36h`");
+    }
+    let Some(after) = &ttl.value.after else {
+        if matches!(kind, ReadModelKind::Entity | ReadModelKind::Facts) {
+            return Ok(());
+        }
+        return found(
+            format!("a {} has no last event that its time to live could count from", kind.name()),
+            "name a field that holds a day or a time under `after`",
+        );
+    };
+    let Some(fields) = document.as_object() else { return Ok(()) };
+    if kind == ReadModelKind::Rollup && !p.sum_by.contains(after) {
+        return found(
+            format!("`after` names `{after}`, which `sum_by` doesn't"),
+            "a rollup's day or time is part of its key",
+        );
+    }
+    match fields.known().get(&after.as_str().into()) {
+        Some(kind) if (kind.contains_bytes() || kind.contains_timestamp()) => Ok(()),
+        None if fields.known().is_empty() => Ok(()),
+        _ => found(
+            format!("`after` names `{after}`, which no program sets to a day or a time"),
+            "set it, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
+        ),
+    }
 }
 
 fn unknown_event(source: &Source, name: &str, program: &Spanned<String>, catalog: &Catalog) -> Finding {

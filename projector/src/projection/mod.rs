@@ -10,6 +10,6 @@ mod test;
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Finding, Source};
 pub use join::{IdPath, Join, Parent};
-pub use model::{ClickhouseStore, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store};
+pub use model::{ClickhouseStore, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store, Ttl};
 pub use query::*;
 pub use test::{DeadLetter, Expect, TestCase};

@@ -3,6 +3,7 @@
 use super::diagnostic::{Finding, Source};
 use super::query::Query;
 use super::test::TestCase;
+use chrono::TimeDelta;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
@@ -25,6 +26,13 @@ pub struct Projection {
     /// are whole numbers that are added up there.
     #[serde(default)]
     pub sum_by: Vec<String>,
+    /// Lets each event add documents of its own, kept once and never changed: a history, in a store that is no table of rows
+    /// by itself. `.` is the document to be added, or an array of them; its key is the event's id and a number.
+    #[serde(default)]
+    pub facts: bool,
+    /// When a document expires: readers no longer find it from then on.
+    #[serde(default)]
+    pub ttl: Option<Spanned<Ttl>>,
     /// Makes the read model a join: the other aggregates (parents) that a document shows something of, each with the place
     /// where the document's own part holds their ids: `member: member_id`, or `book: lines[].book_id` for many. The name is the
     /// aggregate's type, unless it is given: `lender: { aggregate: member, id: lender_id }`.
@@ -43,6 +51,33 @@ pub struct Projection {
     /// What `projector test` makes sure of: given events, the documents that they make.
     #[serde(default)]
     pub tests: Vec<TestCase>,
+}
+
+/// A document's time to live.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ttl {
+    /// How long: `30d`, `36h`, `90m`.
+    #[serde(rename = "for")]
+    pub span: String,
+    /// The field that holds the day or the time from which on it counts. By default it counts from the document's last event.
+    #[serde(default)]
+    pub after: Option<String>,
+}
+
+impl Ttl {
+    /// The span; none where it isn't one.
+    #[must_use]
+    pub fn span(&self) -> Option<TimeDelta> {
+        let unit = self.span.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = self.span[..unit].parse().ok().filter(|n| (1..=1_000_000).contains(n))?;
+        match &self.span[unit..] {
+            "d" => TimeDelta::try_days(number),
+            "h" => TimeDelta::try_hours(number),
+            "m" => TimeDelta::try_minutes(number),
+            _ => None,
+        }
+    }
 }
 
 /// Where a document's own part holds the ids of a parent.

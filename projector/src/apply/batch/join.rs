@@ -5,10 +5,12 @@
 //! **verifies**: it is loaded again, with the entries that it copied, and written once more if one of them has moved.
 
 use super::{Batch, Change, Document, Fold, Place, State, describe, order_broken};
+use crate::apply::document::expires;
 use crate::apply::join::{Parts, entry_of, is_entry, part_of};
 use crate::apply::lane::Plan;
 use crate::apply::{Stored, Write};
 use crate::projection::Join;
+use chrono::DateTime;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Documents that one search may find.
@@ -118,7 +120,7 @@ impl Batch {
             let Stored { version, fields, state } =
                 if is_entry(&document.key) { entry_of(&document.stored) } else { document.stored.clone() };
             let parents = document.joined.parents.clone();
-            Write { key: document.key.clone(), version, fields, state, parents, ..Write::default() }
+            Write { key: document.key.clone(), version, fields, state, expires: document.expires, parents }
         };
         self.documents.iter().filter(|d| d.is_flying()).map(write).collect()
     }
@@ -209,7 +211,13 @@ impl Batch {
         }
         match parts.document(join) {
             Ok(fields) => {
+                let ttl = self.compiled.projection.ttl.as_ref().map(|ttl| &ttl.value);
+                let expires = match expires(ttl, fields.as_ref(), DateTime::default()) {
+                    Ok(expires) => expires,
+                    Err(reason) => return self.refuse_all(d, &reason),
+                };
                 let document = &mut self.documents[d];
+                document.expires = expires;
                 document.stored = Stored { version: stored.version + 1, fields, state: Some(parts.write()) };
                 (document.joined.fresh, document.joined.parents) = (fresh, named.into_iter().collect());
                 due.into_iter().for_each(|f| self.fly(d, f));

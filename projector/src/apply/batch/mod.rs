@@ -16,7 +16,7 @@ mod join;
 
 pub use join::Search;
 
-use super::document::rows;
+use super::document::{expires, rows};
 use super::join::{entry_key, is_entry};
 use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan};
 use super::progress::occurrence;
@@ -117,6 +117,7 @@ struct Document {
     /// Has to be loaded and folded.
     open: bool,
     one_by_one: bool,
+    expires: Option<DateTime<Utc>>,
     joined: join::Joined,
 }
 
@@ -250,6 +251,8 @@ impl Batch {
                 document.folds[f].state = match (&outcome, fold.state) {
                     (Outcome::Written, State::Marking) => State::Marked,
                     (Outcome::Written, _) => Self::landed(document, fold),
+                    // A row is there, or isn't.
+                    (Outcome::Stale, _) if matches!(fold.change, Change::Row(_)) => State::Done,
                     (Outcome::Rejected(_), _) if alone => State::Refused,
                     _ => State::Waiting,
                 };
@@ -389,6 +392,10 @@ impl Batch {
         let Ok(event) = &item.delivery.event else { return Ok(None) };
         let document = &mut self.documents[d];
         let poison = |poison: super::Poison| describe(event, &poison.to_string());
+        let ttl = self.compiled.projection.ttl.as_ref().map(|ttl| &ttl.value);
+        let expires = |fields: Option<&crate::expr::Object>| {
+            expires(ttl, fields, event.envelope.occurred_at).map_err(|reason| describe(event, &reason))
+        };
         match (&document.folds[f].change, slices) {
             (Change::Program, _) => {
                 let reference = &event.envelope.reference;
@@ -401,13 +408,20 @@ impl Batch {
                     (Plan::Pass, _) => document.stored.version = reference.sequence,
                     (_, Some(Ok(data))) if !parked => {
                         let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(None) };
+                        let before = ttl.and_then(|ttl| ttl.after.as_ref()).map(|_| document.stored.clone());
                         document.stored.fold(program, event, data).map_err(poison)?;
+                        document.expires = expires(document.stored.fields.as_ref()).inspect_err(|_| {
+                            before.into_iter().for_each(|before| document.stored = before);
+                        })?;
                     }
                     _ => return Ok(None),
                 }
             }
             (Change::Row(_), _) if parked => return Ok(None),
-            (Change::Row(row), _) => document.stored.fields = Some(row.clone()),
+            (Change::Row(row), _) => {
+                document.expires = expires(Some(row))?;
+                document.stored = Stored { version: 1, fields: Some(row.clone()), state: None };
+            }
             (Change::Addition(addition), Some(slices)) => {
                 let slices = slices.as_mut().map_err(|reason| describe(event, reason))?;
                 let note = share.letters.as_ref().and_then(|notes| notes.get(i));
@@ -422,6 +436,7 @@ impl Batch {
                     slices.mark(&share.partition, &event.envelope.reference);
                     return Ok(Some(State::Marking));
                 }
+                document.expires = expires(Some(&addition.labels))?;
                 let fields = if note.is_some() {
                     slices.add_letter(event.envelope.id, addition)
                 } else {
@@ -568,12 +583,12 @@ impl Document {
 
     fn new(key: String) -> Self {
         let joined = join::Joined::default();
-        Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false, joined }
+        Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false, expires: None, joined }
     }
 
     fn write(&self) -> Write {
         let Stored { version, fields, state } = self.stored.clone();
-        Write { key: self.key.clone(), version, fields, state, ..Write::default() }
+        Write { key: self.key.clone(), version, fields, state, expires: self.expires, ..Write::default() }
     }
 }
 
