@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use command_api::store::{Codec, Store};
+use command_api::store::{Codec, Options, Store};
 use command_api::{http, migrate};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,6 +58,12 @@ enum Verb {
         /// Connections to Postgres: about twice its cores is enough
         #[arg(long, env = "COMMAND_API_POOL_SIZE", default_value_t = 8)]
         pool_size: u32,
+        /// Events of a stream between two snapshots
+        #[arg(long, env = "SNAPSHOT_EVERY", default_value_t = 100)]
+        snapshot_every: u32,
+        /// Hours for which an idempotency key is remembered
+        #[arg(long, env = "IDEMPOTENCY_KEYS_KEPT_H", default_value_t = 168)]
+        keys_kept_h: u64,
     },
 }
 
@@ -99,6 +105,8 @@ struct Registry {
 }
 
 const STATEMENT_TIME_MAX: &str = "8s";
+/// Expired idempotency keys are harmless, so this is only about space.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How long a request waits for a connection before it is told that the store is down.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -142,7 +150,10 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
             println!("{} schemas are registered, {new} of them new", registered.len());
             Ok(())
         }
-        Verb::Serve { database, registry, listen, pool_size } => serve(&database, &registry, listen, pool_size).await,
+        Verb::Serve { database, registry, listen, pool_size, snapshot_every, keys_kept_h } => {
+            let options = Options { snapshot_every, keys_kept: Duration::from_secs(keys_kept_h * 3_600) };
+            serve(&database, &registry, listen, pool_size, options).await
+        }
     }
 }
 
@@ -157,12 +168,19 @@ fn checked_schemas(folder: &Path) -> anyhow::Result<Vec<schemas::SchemaFile>> {
     Ok(files)
 }
 
-async fn serve(database: &Database, registry: &Registry, listen: SocketAddr, pool_size: u32) -> anyhow::Result<()> {
+async fn serve(
+    database: &Database,
+    registry: &Registry,
+    listen: SocketAddr,
+    pool_size: u32,
+    options: Options,
+) -> anyhow::Result<()> {
     let pool = connect(&database.database_url, pool_size).await?;
     migrate::check(&pool).await?;
     let files = schemas::load(&registry.schemas_dir)?;
     let ids = schemas::ids(&files, &registry.registry_url).await.context("looking up the schemas' ids")?;
-    let store = Store::new(pool.clone(), Codec::new(files, &ids));
+    let store = Store::new(pool.clone(), Codec::new(files, &ids), options);
+    tokio::spawn(expire_keys(store.clone()));
 
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
     tracing::info!(%listen, schemas = ids.len(), pool_size, "serving commands");
@@ -182,6 +200,19 @@ async fn serve(database: &Database, registry: &Registry, listen: SocketAddr, poo
     axum::serve(listener, http::router(store)).with_graceful_shutdown(stop).await?;
     pool.close().await;
     Ok(())
+}
+
+/// Until the process ends.
+async fn expire_keys(store: Store) {
+    let mut every = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        every.tick().await;
+        match store.expire_keys().await {
+            Ok(0) => {}
+            Ok(expired) => tracing::info!(expired, "idempotency keys expired"),
+            Err(error) => tracing::warn!(%error, "idempotency keys could not be expired"),
+        }
+    }
 }
 
 async fn connect(url: &str, pool_size: u32) -> anyhow::Result<PgPool> {

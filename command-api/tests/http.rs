@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use command_api::http::router;
-use command_api::store::{Codec, Store};
+use command_api::store::{Codec, Options, Store};
 use reqwest::{Method, Response};
 use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
@@ -17,7 +17,9 @@ async fn service() -> String {
         PgPoolOptions::new().acquire_timeout(Duration::from_millis(200)).connect_lazy("postgres://x@127.0.0.1:9/x");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(axum::serve(listener, router(Store::new(pool.unwrap(), Codec::default()))).into_future());
+    tokio::spawn(
+        axum::serve(listener, router(Store::new(pool.unwrap(), Codec::default(), Options::default()))).into_future(),
+    );
     format!("http://{address}")
 }
 

@@ -43,6 +43,7 @@ impl Command for Change {
         let id = self.customer_id;
         let before = customers::lock(unit.connection(), id).await?;
         let before = before.ok_or(CommandError::NotFound { aggregate: "customer", id })?;
+        unit.check_expected(&before)?;
         let events = before.change(self.change.clone(), unit.now())?;
         let after = unit.record(before, &events)?;
         if !events.is_empty() {

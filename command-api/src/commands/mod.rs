@@ -1,6 +1,7 @@
-//! What requests ask for: load (locking in one order: customer, order, products by rising id), let the domain decide,
+//! What requests ask for: load (locking in one order: customer, order, products by rising id; accounts by rising key), let the domain decide,
 //! write the state tables, record the events.
 
+pub mod accounts;
 pub mod customers;
 pub mod orders;
 pub mod products;

@@ -170,6 +170,7 @@ impl Command for Pay {
         // The id stands in the body, so an unknown one is a broken rule.
         let before = orders::lock(unit.connection(), self.order_id).await?;
         let before = before.ok_or(Violation::UnknownOrder(self.order_id))?;
+        unit.check_expected(&before)?;
         if let (Some(id), false) = (self.payment.payment_id, self.payment.outcome == PaymentOutcome::Refunded)
             && orders::payment_elsewhere(unit.connection(), id, self.order_id).await?
         {
@@ -192,7 +193,9 @@ fn not_found(id: Uuid) -> CommandError {
 }
 
 async fn existing(unit: &mut UnitOfWork<'_>, id: Uuid) -> Result<Order, CommandError> {
-    orders::lock(unit.connection(), id).await?.ok_or(not_found(id))
+    let order = orders::lock(unit.connection(), id).await?.ok_or(not_found(id))?;
+    unit.check_expected(&order)?;
+    Ok(order)
 }
 
 async fn write(unit: &mut UnitOfWork<'_>, before: Order, event: &OrderEvent) -> Result<Order, CommandError> {

@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
-use crate::domain::product::{Details, Product, ProductEvent};
+use crate::domain::Violation;
+use crate::domain::product::{Details, Product, ProductEvent, Review};
 use crate::store::{Command, CommandError, UnitOfWork};
-use crate::tables::products;
+use crate::tables::{customers, products};
 
 /// A product joins the catalogue.
 #[derive(Clone, Debug)]
@@ -99,9 +100,34 @@ impl Command for AdjustStock {
     }
 }
 
+/// A customer says what they think of a product.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct AddReview {
+    pub product_id: Uuid,
+    pub review: Review,
+}
+
+impl Command for AddReview {
+    type Answer = Product;
+
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Product, CommandError> {
+        let customer = self.review.customer_id;
+        // Customers stay, so this one needs no lock.
+        if !customers::exists(unit.connection(), customer).await? {
+            return Err(Violation::UnknownCustomer(customer).into());
+        }
+        let before = existing(unit, self.product_id).await?;
+        let event = before.review(self.review.clone(), unit.now())?;
+        write(unit, before, &[event]).await
+    }
+}
+
 async fn existing(unit: &mut UnitOfWork<'_>, id: Uuid) -> Result<Product, CommandError> {
     let found = products::lock(unit.connection(), &[id]).await?.pop();
-    found.ok_or(CommandError::NotFound { aggregate: "product", id })
+    let product = found.ok_or(CommandError::NotFound { aggregate: "product", id })?;
+    unit.check_expected(&product)?;
+    Ok(product)
 }
 
 async fn write(unit: &mut UnitOfWork<'_>, before: Product, events: &[ProductEvent]) -> Result<Product, CommandError> {

@@ -1,6 +1,7 @@
 //! Customers: who may order, and how much they may owe.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::{Aggregate, Time, Violation};
@@ -157,14 +158,29 @@ impl Aggregate for Customer {
     const TYPE: &'static str = "customer";
     type Event = CustomerEvent;
 
+    fn upcast(event_type: &str, version: i32, mut data: Json) -> (i32, Json) {
+        if (event_type, version) == ("CustomerRegistered", 1)
+            && let Some(fields) = data.as_object_mut()
+            && let Some(Json::String(name)) = fields.remove("name")
+        {
+            let (first_name, last_name) = Name::Whole(name).parts();
+            fields.insert("first_name".to_owned(), json!(first_name));
+            fields.insert("last_name".to_owned(), json!(last_name));
+            return (2, data);
+        }
+        (version, data)
+    }
+
     fn evolve(state: Option<Self>, event: &CustomerEvent, at: Time) -> Option<Self> {
+        // Version 1 is folded as what it is upcast to when it is read again, or replays would differ.
         let registered = |customer_id: Uuid, name: &Name, email: &String, credit_limit_cents| {
             let (first_name, last_name) = name.parts();
+            let name = Name::Parts(first_name.clone(), last_name.clone()).whole();
             Some(Self {
                 customer_id,
                 first_name,
                 last_name,
-                name: name.whole(),
+                name,
                 email: email.clone(),
                 active: true,
                 credit_limit_cents,

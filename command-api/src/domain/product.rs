@@ -16,6 +16,8 @@ pub struct Product {
     pub currency: String,
     pub on_hand: i64,
     pub reserved: i64,
+    pub review_count: i64,
+    pub rating_sum: i64,
     pub version: i64,
     pub created_at: Time,
     pub updated_at: Time,
@@ -84,6 +86,27 @@ pub enum ProductEvent {
         reserved: i64,
         available: i64,
     },
+    ReviewAdded {
+        product_id: Uuid,
+        review_id: Uuid,
+        customer_id: Uuid,
+        rating: i64,
+        text: Option<String>,
+        review_count: i64,
+        rating_sum: i64,
+        reviewed_at: Time,
+    },
+}
+
+/// What a customer says about a product.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Review {
+    pub review_id: Uuid,
+    pub customer_id: Uuid,
+    /// 1 to 5.
+    pub rating: i64,
+    pub text: Option<String>,
 }
 
 impl Product {
@@ -135,6 +158,27 @@ impl Product {
         Ok(ProductEvent::InventoryReserved { product_id, order_id, quantity, on_hand, reserved, available })
     }
 
+    /// A customer says what they think of it.
+    ///
+    /// # Errors
+    /// The rating isn't from 1 to 5.
+    pub fn review(&self, review: Review, now: Time) -> Result<ProductEvent, Violation> {
+        let Review { review_id, customer_id, rating, text } = review;
+        if !(1..=5).contains(&rating) {
+            return Err(Violation::RatingOutOfRange(rating));
+        }
+        Ok(ProductEvent::ReviewAdded {
+            product_id: self.product_id,
+            review_id,
+            customer_id,
+            rating,
+            text,
+            review_count: self.review_count + 1,
+            rating_sum: self.rating_sum + rating,
+            reviewed_at: now,
+        })
+    }
+
     /// An order gives pieces back.
     #[must_use]
     pub fn release(&self, order_id: Uuid, quantity: i64) -> ProductEvent {
@@ -163,6 +207,8 @@ impl Aggregate for Product {
                 currency: currency.clone(),
                 on_hand: *on_hand,
                 reserved: 0,
+                review_count: 0,
+                rating_sum: 0,
                 version: 1,
                 created_at: at,
                 updated_at: at,
@@ -177,6 +223,9 @@ impl Aggregate for Product {
             | ProductEvent::InventoryReserved { on_hand, reserved, .. }
             | ProductEvent::InventoryReleased { on_hand, reserved, .. } => {
                 (next.on_hand, next.reserved) = (*on_hand, *reserved);
+            }
+            ProductEvent::ReviewAdded { review_count, rating_sum, .. } => {
+                (next.review_count, next.rating_sum) = (*review_count, *rating_sum);
             }
         }
         next.version += 1;
@@ -246,6 +295,19 @@ pub(super) mod tests {
         let events = product.change(Details { name: "new".to_owned(), ..product.details.clone() }, 120);
         let after = events.iter().fold(product, then);
         assert_eq!((after.details.name.as_str(), after.price_cents, after.version), ("new", 120, 3));
+    }
+
+    #[test]
+    fn reviews_are_counted_and_summed_up() {
+        let product = product(1, 100, 5);
+        let review = |rating| Review { review_id: Uuid::nil(), customer_id: Uuid::nil(), rating, text: None };
+        for rating in [0, 6, -1] {
+            let broken = Violation::RatingOutOfRange(rating);
+            assert_eq!(product.review(review(rating), Time::UNIX_EPOCH), Err(broken));
+        }
+        let product = then(product.clone(), &product.review(review(5), Time::UNIX_EPOCH).unwrap());
+        let product = then(product.clone(), &product.review(review(2), Time::UNIX_EPOCH).unwrap());
+        assert_eq!((product.review_count, product.rating_sum, product.version), (2, 7, 3));
     }
 
     proptest! {

@@ -26,6 +26,26 @@ pub enum Violation {
     QuantityNotPositive(i64),
     #[error("an order's total must be at least {minimum_cents} cents, not {total_cents} cents")]
     TotalBelowMinimum { total_cents: i64, minimum_cents: i64 },
+    #[error("account {0} does not exist")]
+    UnknownAccount(String),
+    #[error("account {0} exists already")]
+    AccountExists(String),
+    #[error("account {0} is locked")]
+    AccountLocked(String),
+    #[error("account {0} is not locked")]
+    AccountNotLocked(String),
+    #[error("account {0} is closed")]
+    AccountClosed(String),
+    #[error("account {account_id} is in {account}, not in {sent}")]
+    AccountCurrency { account_id: String, account: String, sent: String },
+    #[error("{amount_cents} cents are more than the balance of {balance_cents} cents")]
+    InsufficientFunds { amount_cents: i64, balance_cents: i64 },
+    #[error("only an empty account can be closed; there are {balance_cents} cents on it")]
+    BalanceNotZero { balance_cents: i64 },
+    #[error("a transfer needs two accounts")]
+    TransferToItself,
+    #[error("a rating is from 1 to 5, not {0}")]
+    RatingOutOfRange(i64),
     #[error("the amount is larger than any that can be booked")]
     AmountTooLarge,
     #[error("all products of an order must have one currency: {0} and {1}")]
@@ -67,6 +87,15 @@ impl Violation {
             Self::NoItems => "no-items",
             Self::QuantityNotPositive(_) => "quantity-not-positive",
             Self::TotalBelowMinimum { .. } => "total-below-minimum",
+            Self::UnknownAccount(_) => "unknown-account",
+            Self::AccountExists(_) => "account-exists",
+            Self::AccountLocked(_) => "account-locked",
+            Self::AccountNotLocked(_) => "account-not-locked",
+            Self::AccountClosed(_) => "account-closed",
+            Self::InsufficientFunds { .. } => "insufficient-funds",
+            Self::BalanceNotZero { .. } => "balance-not-zero",
+            Self::TransferToItself => "transfer-to-itself",
+            Self::RatingOutOfRange(_) => "rating-out-of-range",
             Self::AmountTooLarge => "amount-too-large",
             Self::MixedCurrencies(..) => "mixed-currencies",
             Self::UnknownOrder(_) => "unknown-order",
@@ -74,7 +103,7 @@ impl Violation {
             Self::UnknownItem(_) => "unknown-item",
             Self::PaidForItems => "paid-for-items",
             Self::AmountNotPositive(_) => "amount-not-positive",
-            Self::CurrencyMismatch { .. } => "currency-mismatch",
+            Self::CurrencyMismatch { .. } | Self::AccountCurrency { .. } => "currency-mismatch",
             Self::Overpayment { .. } => "overpayment",
             Self::PaymentExists(_) => "payment-exists",
             Self::UnknownPayment(_) => "unknown-payment",

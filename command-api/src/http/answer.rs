@@ -1,18 +1,30 @@
 //! Answers to what happened: each carries the sequence and a token that covers all the command touched.
 
-use axum::http::StatusCode;
+use axum::http::header::ETAG;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value as Json, json};
 
-use crate::store::Receipt;
+use crate::store::{Done, Receipt, Reply};
 
-/// A command's answer: `body` with the sequence of the aggregate that it is about.
-pub(super) fn answer(status: StatusCode, mut body: Json, sequence: i64, receipt: &Receipt) -> Response {
-    body["sequence_number"] = sequence.into();
-    body["consistency_token"] = token(receipt).into();
-    (status, axum::Json(body)).into_response()
+/// What the client is told: `body`, and the sequence of the aggregate that it is about.
+pub(super) fn reply(status: StatusCode, body: Json, sequence: i64) -> Reply {
+    Reply { status: status.as_u16(), body, sequence }
+}
+
+/// A command's answer; its `ETag` is the sequence, for `If-Match`.
+pub(super) fn answer(done: &Done) -> Response {
+    let mut body = done.reply.body.clone();
+    body["sequence_number"] = done.reply.sequence.into();
+    body["consistency_token"] = token(&done.receipt).into();
+    let status = StatusCode::from_u16(done.reply.status).unwrap_or(StatusCode::OK);
+    let mut response = (status, axum::Json(body)).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", done.reply.sequence)) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
 }
 
 /// What a query must have seen to have seen this command, opaque to clients.
@@ -28,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_token_names_the_transaction_and_its_streams() {
-        let streams = vec![("order", "o".to_owned(), 1), ("product", "p".to_owned(), 7)];
+        let streams = vec![("order".into(), "o".to_owned(), 1), ("product".into(), "p".to_owned(), 7)];
         let token = token(&Receipt { epoch: "7.00000001".to_owned(), txid: 123, streams });
         let json = String::from_utf8(URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
         assert_eq!(json, r#"{"v":1,"epoch":"7.00000001","txid":123,"streams":[["order","o",1],["product","p",7]]}"#);

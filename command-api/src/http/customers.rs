@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::answer::answer;
+use super::answer::{answer, reply};
 use super::problem::Problem;
-use super::request::{Body, Metadata, email, id, not_negative, optional_text, present, text};
+use super::request::{Ask, email, id, not_negative, optional_text, present, text};
 use crate::commands::customers::{Change, Register};
 use crate::domain::Customer;
 use crate::domain::customer::{CustomerChange, Name};
-use crate::store::{Done, Store};
+use crate::store::{Reply, Store};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,8 +27,7 @@ pub(super) struct NewCustomer {
 
 pub(super) async fn register(
     State(store): State<Store>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<NewCustomer>,
+    Ask { body, request, .. }: Ask<NewCustomer>,
 ) -> Result<Response, Problem> {
     let name = name(body.name, body.first_name, body.last_name)?;
     let command = Register {
@@ -40,7 +39,7 @@ pub(super) async fn register(
             .map(|limit| not_negative("credit_limit_cents", limit))
             .transpose()?,
     };
-    Ok(answered(StatusCode::CREATED, &store.execute(&command, &metadata).await?))
+    Ok(answer(&store.execute(&command, &request, |customer| told(StatusCode::CREATED, customer)).await?))
 }
 
 /// `active` may only become false: nothing brings a customer back.
@@ -60,8 +59,7 @@ pub(super) struct CustomerPatch {
 pub(super) async fn change(
     State(store): State<Store>,
     Path(customer): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<CustomerPatch>,
+    Ask { body, request, .. }: Ask<CustomerPatch>,
 ) -> Result<Response, Problem> {
     let limit =
         body.credit_limit_cents.map(|limit| limit.map(|limit| not_negative("credit_limit_cents", limit)).transpose());
@@ -78,7 +76,7 @@ pub(super) async fn change(
         deactivate,
     };
     let command = Change { customer_id: id("customer", &customer)?, change };
-    Ok(answered(StatusCode::OK, &store.execute(&command, &metadata).await?))
+    Ok(answer(&store.execute(&command, &request, |customer| told(StatusCode::OK, customer)).await?))
 }
 
 fn name(whole: Option<String>, first: Option<String>, last: Option<String>) -> Result<Option<Name>, Problem> {
@@ -94,12 +92,11 @@ fn name(whole: Option<String>, first: Option<String>, last: Option<String>) -> R
     }
 }
 
-fn answered(status: StatusCode, done: &Done<Customer>) -> Response {
-    let customer = &done.answer;
+fn told(status: StatusCode, customer: &Customer) -> Reply {
     let body = json!({
         "customer_id": customer.customer_id,
         "name": customer.name,
         "active": customer.active,
     });
-    answer(status, body, customer.version, &done.receipt)
+    reply(status, body, customer.version)
 }

@@ -1,5 +1,6 @@
 //! Commands over HTTP/JSON. Every path answers under `/api` too.
 
+mod accounts;
 mod answer;
 mod customers;
 mod health;
@@ -34,6 +35,7 @@ pub fn router(store: Store) -> Router {
         .route("/products", post(products::create))
         .route("/products/{id}", patch(products::change))
         .route("/products/{id}/stock", post(products::adjust_stock))
+        .route("/products/{id}/reviews", post(products::review))
         .route("/orders", post(orders::place))
         .route("/orders/{id}/items", post(orders::add_item))
         .route("/orders/{id}/items/{item_id}", delete(orders::remove_item))
@@ -41,6 +43,7 @@ pub fn router(store: Store) -> Router {
         .route("/orders/{id}/ship", post(orders::ship))
         .route("/orders/{id}/deliver", post(orders::deliver))
         .route("/payments", post(orders::pay))
+        .route("/v1/commands/accounts/{verb}", post(accounts::command))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready));
     Router::new()

@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::answer::answer;
+use super::answer::{answer, reply};
 use super::problem::Problem;
-use super::request::{Body, Metadata, currency, id, optional_text, text};
-use crate::commands::orders::{AddItem, Cancel, Deliver, Pay, Place, RemoveItem, Ship};
+use super::request::{Ask, currency, id, maybe_text, text};
+use crate::commands::orders::{AddItem, Cancel, Deliver, Paid, Pay, Place, RemoveItem, Ship};
 use crate::domain::Order;
 use crate::domain::order::{NewItem, NewPayment, PaymentOutcome, PlaceOrder, ShippingAddress};
-use crate::store::{Command, Done, Store};
+use crate::store::{Command, Reply, Request, Store};
 
 const ITEMS_MAX: usize = 100;
 
@@ -42,8 +42,7 @@ impl OrderedItem {
 
 pub(super) async fn place(
     State(store): State<Store>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<NewOrder>,
+    Ask { body, request, .. }: Ask<NewOrder>,
 ) -> Result<Response, Problem> {
     if body.items.len() > ITEMS_MAX {
         return Err(Problem::malformed("items", format!("at most {ITEMS_MAX}")));
@@ -53,39 +52,39 @@ pub(super) async fn place(
         items: body.items.into_iter().map(OrderedItem::minted).collect(),
         shipping_address: address(body.shipping_address)?,
     };
-    let done = store.execute(&Place { customer_id: body.customer_id, order }, &metadata).await?;
-    Ok(answered(StatusCode::CREATED, &done))
+    let command = Place { customer_id: body.customer_id, order };
+    Ok(answer(&store.execute(&command, &request, |order| told(StatusCode::CREATED, order)).await?))
 }
 
 fn address(address: ShippingAddress) -> Result<ShippingAddress, Problem> {
-    let maybe = |field: &str, value: Option<String>| value.map(|value| optional_text(field, value)).transpose();
     Ok(ShippingAddress {
-        street: maybe("shipping_address.street", address.street)?,
+        street: maybe_text("shipping_address.street", address.street)?,
         city: text("shipping_address.city", address.city)?,
         zip: text("shipping_address.zip", address.zip)?,
-        country: maybe("shipping_address.country", address.country)?,
+        country: maybe_text("shipping_address.country", address.country)?,
     })
 }
 
 pub(super) async fn add_item(
     State(store): State<Store>,
     Path(order): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<OrderedItem>,
+    Ask { body, request, .. }: Ask<OrderedItem>,
 ) -> Result<Response, Problem> {
     let command = AddItem { order_id: id("order", &order)?, item: body.minted() };
-    let done = store.execute(&command, &metadata).await?;
-    let mut body = summary(&done.answer);
-    body["item_id"] = json!(command.item.item_id);
-    Ok(answer(StatusCode::CREATED, body, done.answer.version, &done.receipt))
+    let done = store.execute(&command, &request, |order| {
+        let mut body = summary(order);
+        body["item_id"] = json!(command.item.item_id);
+        reply(StatusCode::CREATED, body, order.version)
+    });
+    Ok(answer(&done.await?))
 }
 
 pub(super) async fn remove_item(
     State(store): State<Store>,
     Path((order, item)): Path<(String, String)>,
-    Metadata(metadata): Metadata,
+    Ask { body: Nothing {}, request, .. }: Ask<Nothing>,
 ) -> Result<Response, Problem> {
-    run(&store, RemoveItem { order_id: id("order", &order)?, item_id: id("item", &item)? }, &metadata).await
+    run(&store, RemoveItem { order_id: id("order", &order)?, item_id: id("item", &item)? }, &request).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,11 +96,10 @@ pub(super) struct Cancellation {
 pub(super) async fn cancel(
     State(store): State<Store>,
     Path(order): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<Cancellation>,
+    Ask { body, request, .. }: Ask<Cancellation>,
 ) -> Result<Response, Problem> {
     let order_id = id("order", &order)?;
-    run(&store, Cancel { order_id, reason: text("reason", body.reason)? }, &metadata).await
+    run(&store, Cancel { order_id, reason: text("reason", body.reason)? }, &request).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,12 +111,11 @@ pub(super) struct Shipment {
 pub(super) async fn ship(
     State(store): State<Store>,
     Path(order): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<Shipment>,
+    Ask { body, request, .. }: Ask<Shipment>,
 ) -> Result<Response, Problem> {
     let order_id = id("order", &order)?;
     let tracking_number = text("tracking_number", body.tracking_number)?;
-    run(&store, Ship { order_id, tracking_number }, &metadata).await
+    run(&store, Ship { order_id, tracking_number }, &request).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,10 +125,9 @@ pub(super) struct Nothing {}
 pub(super) async fn deliver(
     State(store): State<Store>,
     Path(order): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(Nothing {}): Body<Nothing>,
+    Ask { body: Nothing {}, request, .. }: Ask<Nothing>,
 ) -> Result<Response, Problem> {
-    run(&store, Deliver { order_id: id("order", &order)? }, &metadata).await
+    run(&store, Deliver { order_id: id("order", &order)? }, &request).await
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,10 +154,9 @@ pub(super) struct PaymentReport {
 
 pub(super) async fn pay(
     State(store): State<Store>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<PaymentReport>,
+    Ask { body, request, .. }: Ask<PaymentReport>,
 ) -> Result<Response, Problem> {
-    let reason = body.reason.map(|reason| optional_text("reason", reason)).transpose()?;
+    let reason = maybe_text("reason", body.reason)?;
     let (outcome, status) = match body.status {
         Status::Confirmed => (PaymentOutcome::Confirmed, "confirmed"),
         Status::Failed => (PaymentOutcome::Failed(reason), "failed"),
@@ -173,20 +168,22 @@ pub(super) async fn pay(
         currency: currency("currency", body.currency)?,
         outcome,
     };
-    let done = store.execute(&Pay { order_id: body.order_id, payment, minted: Uuid::now_v7() }, &metadata).await?;
-    let order = &done.answer.order;
-    let body = json!({
-        "payment_id": done.answer.payment_id,
-        "order_id": order.order_id,
-        "status": status,
-        "order_status": order.status,
-        "paid_cents": order.paid_cents,
+    let command = Pay { order_id: body.order_id, payment, minted: Uuid::now_v7() };
+    let done = store.execute(&command, &request, |Paid { payment_id, order }| {
+        let body = json!({
+            "payment_id": payment_id,
+            "order_id": order.order_id,
+            "status": status,
+            "order_status": order.status,
+            "paid_cents": order.paid_cents,
+        });
+        reply(StatusCode::CREATED, body, order.version)
     });
-    Ok(answer(StatusCode::CREATED, body, order.version, &done.receipt))
+    Ok(answer(&done.await?))
 }
 
-async fn run(store: &Store, command: impl Command<Answer = Order>, metadata: &Json) -> Result<Response, Problem> {
-    Ok(answered(StatusCode::OK, &store.execute(&command, metadata).await?))
+async fn run(store: &Store, command: impl Command<Answer = Order>, request: &Request) -> Result<Response, Problem> {
+    Ok(answer(&store.execute(&command, request, |order| told(StatusCode::OK, order)).await?))
 }
 
 fn summary(order: &Order) -> Json {
@@ -199,6 +196,6 @@ fn summary(order: &Order) -> Json {
     })
 }
 
-fn answered(status: StatusCode, done: &Done<Order>) -> Response {
-    answer(status, summary(&done.answer), done.answer.version, &done.receipt)
+fn told(status: StatusCode, order: &Order) -> Reply {
+    reply(status, summary(order), order.version)
 }

@@ -1,5 +1,7 @@
 //! Answers to what didn't happen: RFC 9457 problem details with stable types.
 
+use std::borrow::Cow;
+
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -11,14 +13,14 @@ use crate::store::CommandError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) detail: String,
     pub(super) field: Option<String>,
 }
 
 impl Problem {
-    fn new(status: StatusCode, name: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, name, detail: detail.into(), field: None }
+    fn new(status: StatusCode, name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { status, name: name.into(), detail: detail.into(), field: None }
     }
 
     /// A body that can't be read, and where.
@@ -57,6 +59,14 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Refused(rule) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, rule.name(), rule.to_string()),
             CommandError::NotFound { aggregate, id } => Self::not_found(aggregate, &id.to_string()),
+            CommandError::RefusedBefore { rule, detail } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, rule, detail),
+            CommandError::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", error.to_string())
+            }
+            CommandError::InFlight => Self::new(StatusCode::CONFLICT, "command-in-flight", error.to_string()),
+            CommandError::Stale { .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "sequence-mismatch", error.to_string())
+            }
             CommandError::LostRace => Self::new(StatusCode::CONFLICT, "lost-race", error.to_string()),
             CommandError::Database(error) if is_down(&error) => {
                 tracing::warn!(error = %error, "the write database is not available");

@@ -1,4 +1,4 @@
-//! `POST /products`, `PATCH /products/{id}`, `POST /products/{id}/stock`.
+//! `POST /products`, `PATCH /products/{id}`, `POST /products/{id}/stock`, `/reviews`.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::answer::answer;
+use super::answer::{answer, reply};
 use super::problem::Problem;
-use super::request::{Body, Metadata, currency, id, not_negative, optional_text, present, text};
-use crate::commands::products::{AdjustStock, Change, Create, ProductChange};
+use super::request::{Ask, currency, id, maybe_text, not_negative, present, text};
+use crate::commands::products::{AddReview, AdjustStock, Change, Create, ProductChange};
 use crate::domain::Product;
-use crate::domain::product::Details;
-use crate::store::{Done, Store};
+use crate::domain::product::{Details, Review};
+use crate::store::{Reply, Store};
 
 const TAGS_MAX: usize = 50;
 
@@ -35,25 +35,23 @@ pub(super) struct NewProduct {
 
 pub(super) async fn create(
     State(store): State<Store>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<NewProduct>,
+    Ask { body, request, .. }: Ask<NewProduct>,
 ) -> Result<Response, Problem> {
-    let maybe = |field: &str, value: Option<String>| value.map(|value| optional_text(field, value)).transpose();
     let command = Create {
         product_id: Uuid::now_v7(),
         details: Details {
             name: text("name", body.name)?,
-            description: maybe("description", body.description)?,
+            description: maybe_text("description", body.description)?,
             category: text("category", body.category)?,
-            subcategory: maybe("subcategory", body.subcategory)?,
+            subcategory: maybe_text("subcategory", body.subcategory)?,
             tags: tags(body.tags)?,
-            image_url: maybe("image_url", body.image_url)?,
+            image_url: maybe_text("image_url", body.image_url)?,
         },
         price_cents: not_negative("price_cents", body.price_cents)?,
         currency: currency("currency", body.currency)?,
         on_hand: not_negative("stock", body.stock)?,
     };
-    Ok(answered(StatusCode::CREATED, &store.execute(&command, &metadata).await?))
+    Ok(answer(&store.execute(&command, &request, |product| told(StatusCode::CREATED, product)).await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,12 +72,9 @@ pub(super) struct ProductPatch {
 pub(super) async fn change(
     State(store): State<Store>,
     Path(product): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<ProductPatch>,
+    Ask { body, request, .. }: Ask<ProductPatch>,
 ) -> Result<Response, Problem> {
-    let maybe = |field: &str, value: Option<Option<String>>| {
-        value.map(|value| value.map(|value| optional_text(field, value)).transpose()).transpose()
-    };
+    let maybe = |field: &str, value: Option<Option<String>>| value.map(|value| maybe_text(field, value)).transpose();
     let change = ProductChange {
         name: body.name.map(|value| text("name", value)).transpose()?,
         description: maybe("description", body.description)?,
@@ -90,7 +85,7 @@ pub(super) async fn change(
         price_cents: body.price_cents.map(|value| not_negative("price_cents", value)).transpose()?,
     };
     let command = Change { product_id: id("product", &product)?, change };
-    Ok(answered(StatusCode::OK, &store.execute(&command, &metadata).await?))
+    Ok(answer(&store.execute(&command, &request, |product| told(StatusCode::OK, product)).await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,12 +98,39 @@ pub(super) struct StockAdjustment {
 pub(super) async fn adjust_stock(
     State(store): State<Store>,
     Path(product): Path<String>,
-    Metadata(metadata): Metadata,
-    Body(body): Body<StockAdjustment>,
+    Ask { body, request, .. }: Ask<StockAdjustment>,
 ) -> Result<Response, Problem> {
     let command =
         AdjustStock { product_id: id("product", &product)?, delta: body.delta, reason: text("reason", body.reason)? };
-    Ok(answered(StatusCode::OK, &store.execute(&command, &metadata).await?))
+    Ok(answer(&store.execute(&command, &request, |product| told(StatusCode::OK, product)).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewReview {
+    customer_id: Uuid,
+    rating: i64,
+    text: Option<String>,
+}
+
+pub(super) async fn review(
+    State(store): State<Store>,
+    Path(product): Path<String>,
+    Ask { body, request, .. }: Ask<NewReview>,
+) -> Result<Response, Problem> {
+    let review_id = Uuid::now_v7();
+    let text = maybe_text("text", body.text)?;
+    let review = Review { review_id, customer_id: body.customer_id, rating: body.rating, text };
+    let command = AddReview { product_id: id("product", &product)?, review };
+    let done = store.execute(&command, &request, |product| {
+        let body = json!({
+            "product_id": product.product_id,
+            "review_id": review_id,
+            "review_count": product.review_count,
+        });
+        reply(StatusCode::CREATED, body, product.version)
+    });
+    Ok(answer(&done.await?))
 }
 
 fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
@@ -118,12 +140,11 @@ fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
     tags.into_iter().enumerate().map(|(n, tag)| text(&format!("tags[{n}]"), tag)).collect()
 }
 
-fn answered(status: StatusCode, done: &Done<Product>) -> Response {
-    let product = &done.answer;
+fn told(status: StatusCode, product: &Product) -> Reply {
     let body = json!({
         "product_id": product.product_id,
         "price_cents": product.price_cents,
         "available": product.available(),
     });
-    answer(status, body, product.version, &done.receipt)
+    reply(status, body, product.version)
 }

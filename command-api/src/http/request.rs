@@ -1,11 +1,9 @@
-//! Reading requests: bodies whose faults are named by field, ids in paths, the metadata of events.
+//! Reading requests: bodies whose faults are named by field, ids in paths, the metadata of events, keys of retries.
 
-use std::convert::Infallible;
-
-use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request as HttpRequest};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::{Map, Value as Json};
@@ -13,27 +11,78 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use super::{BODY_BYTES_MAX, REQUEST_ID};
+use crate::store::{Key, Request};
 
 const TEXT_CHARS_MAX: usize = 2_000;
 /// Larger amounts would overflow when they are multiplied and summed up.
 const CENTS_MAX: i64 = 1_000_000_000_000_000;
 
-/// A JSON body, whatever the content type says.
-#[derive(Debug)]
-pub(super) struct Body<T>(pub(super) T);
+const KEY_CHARS_MAX: usize = 255;
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+/// A command as it was asked for: its JSON body, whatever the content type says, and what the headers tell.
+#[derive(Debug)]
+pub(super) struct Ask<T> {
+    pub(super) body: T,
+    pub(super) request: Request,
+    /// Of method, path and body: the same for a retry.
+    pub(super) fingerprint: Uuid,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Ask<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_BYTES_MAX),
-            _ => Problem::malformed(".", "the body can't be read to its end"),
-        })?;
+    async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, &parts, state).await?;
+        let fingerprint = fingerprint(parts.method.as_str(), parts.uri.path(), &bytes);
         // A command without fields needs no body.
-        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        parse(bytes).map(Self)
+        let body = parse(if bytes.is_empty() { b"{}" } else { &bytes })?;
+        let request = Request {
+            metadata: metadata(&parts.headers),
+            key: key(&parts.headers)?.map(|id| Key { id, fingerprint }),
+            expected: expected(&parts.headers)?,
+        };
+        Ok(Self { body, request, fingerprint })
     }
+}
+
+async fn read<S: Send + Sync>(body: Body, parts: &Parts, state: &S) -> Result<Bytes, Problem> {
+    // Made again with its extensions: the limit on its size is one of them.
+    let request = HttpRequest::from_parts(parts.clone(), body);
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_BYTES_MAX),
+        _ => Problem::malformed(".", "the body can't be read to its end"),
+    })
+}
+
+/// Bodies that say the same are the same, whatever the order of their fields.
+fn fingerprint(method: &str, path: &str, body: &[u8]) -> Uuid {
+    let mut canonical = serde_json::from_slice::<Json>(body).unwrap_or_default();
+    canonical.sort_all_objects();
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{method} {path}\n{canonical}").as_bytes())
+}
+
+/// `Idempotency-Key`, which belongs to the user who sends it.
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    const NAME: &str = "idempotency-key";
+    let Some(value) = headers.get(NAME) else { return Ok(None) };
+    let value = value.to_str().map_err(|_| Problem::malformed(NAME, "must be visible ASCII"))?.trim();
+    if value.is_empty() || value.len() > KEY_CHARS_MAX {
+        return Err(Problem::malformed(NAME, format!("must have 1 to {KEY_CHARS_MAX} characters")));
+    }
+    let user = headers.get("x-user-id").and_then(|user| user.to_str().ok()).unwrap_or_default();
+    Ok(Some(format!("key/{user}/{value}")))
+}
+
+/// `If-Match` with the `ETag` of an earlier answer; `*` asks for nothing.
+fn expected(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let number = text.trim_matches('"').parse().ok().filter(|n: &i64| *n > 0);
+    number.map(Some).ok_or_else(|| Problem::malformed("if-match", "must be one sequence number, such as \"7\""))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -44,6 +93,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     deserializer.end().map_err(|error| Problem::malformed(".", error.to_string()))?;
     Ok(parsed)
+}
+
+/// As [`parse`], for a part of a body at `path`.
+pub(super) fn from_json<T: DeserializeOwned>(path: &str, json: Json) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let reason = error.inner().to_string();
+        let inner = field(&error.path().to_string(), &reason);
+        let at = if inner == "." { path.to_owned() } else { format!("{path}.{inner}") };
+        Problem::malformed(at, reason)
+    })
 }
 
 /// serde places a missing or unknown field at its parent, and names it in its message alone.
@@ -81,6 +140,19 @@ pub(super) fn text(field: &str, value: String) -> Result<String, Problem> {
     optional_text(field, value)
 }
 
+/// A text that says something in at most so many characters.
+pub(super) fn text_at_most(field: &str, value: String, chars_max: usize) -> Result<String, Problem> {
+    if value.chars().count() > chars_max {
+        return Err(Problem::malformed(field, format!("must have at most {chars_max} characters")));
+    }
+    text(field, value)
+}
+
+/// [`optional_text`], where there is one.
+pub(super) fn maybe_text(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    value.map(|value| optional_text(field, value)).transpose()
+}
+
 /// A text of bounded length. Postgres can't store a zero character.
 pub(super) fn optional_text(field: &str, value: String) -> Result<String, Problem> {
     if value.chars().count() > TEXT_CHARS_MAX {
@@ -112,17 +184,6 @@ pub(super) fn not_negative(field: &str, value: i64) -> Result<i64, Problem> {
 }
 
 /// Who asked, and as part of what: goes with every event of the command.
-#[derive(Debug)]
-pub(super) struct Metadata(pub(super) Json);
-
-impl<S: Send + Sync> FromRequestParts<S> for Metadata {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(metadata(&parts.headers)))
-    }
-}
-
 fn metadata(headers: &HeaderMap) -> Json {
     let header = |name: &str| {
         let value = headers.get(name)?.to_str().ok()?.trim();
@@ -181,6 +242,36 @@ mod tests {
                 "{body}: {}",
                 problem.detail
             );
+        }
+    }
+
+    #[test]
+    fn retries_have_one_fingerprint_and_others_another() {
+        let one = fingerprint("POST", "/orders", br#"{"a": 1, "b": {"c": [1, 2], "d": 2}}"#);
+        assert_eq!(fingerprint("POST", "/orders", br#"{"b":{"d":2,"c":[1,2]},"a":1}"#), one);
+        for other in [
+            fingerprint("POST", "/orders", br#"{"a": 1, "b": {"c": [2, 1], "d": 2}}"#),
+            fingerprint("POST", "/payments", br#"{"a": 1, "b": {"c": [1, 2], "d": 2}}"#),
+            fingerprint("DELETE", "/orders", b""),
+        ] {
+            assert_ne!(other, one);
+        }
+    }
+
+    #[test]
+    fn keys_belong_to_users_and_if_match_is_one_number() {
+        let mut headers = HeaderMap::new();
+        assert_eq!((key(&headers).unwrap(), expected(&headers).unwrap()), (None, None));
+        headers.insert("idempotency-key", HeaderValue::from_static(" k "));
+        headers.insert("if-match", HeaderValue::from_static("\"7\""));
+        assert_eq!((key(&headers).unwrap(), expected(&headers).unwrap()), (Some("key//k".to_owned()), Some(7)));
+        headers.insert("x-user-id", HeaderValue::from_static("u1"));
+        assert_eq!(key(&headers).unwrap(), Some("key/u1/k".to_owned()));
+        headers.insert("idempotency-key", HeaderValue::from_static(" "));
+        assert_eq!(key(&headers).unwrap_err().field.as_deref(), Some("idempotency-key"));
+        for wrong in ["\"a\"", "0", "\"1\", \"2\""] {
+            headers.insert("if-match", HeaderValue::from_str(wrong).unwrap());
+            assert_eq!(expected(&headers).unwrap_err().field.as_deref(), Some("if-match"));
         }
     }
 

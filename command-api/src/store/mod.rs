@@ -2,9 +2,9 @@
 //!
 //! A command runs in a [`UnitOfWork`]: it loads aggregates (locking their rows), decides, and records events; at commit
 //! all events of all streams go to `events` and `outbox` in one round trip, with the state tables already written. Two
-//! things keep writers of one aggregate apart: row locks, taken in one order (the customer, then the order, then
-//! products by rising id), and `UNIQUE (stream_id, stream_position)`, which lets one of two writers at a position fail.
-//! A lost race is run again on fresh state, a few times.
+//! things keep writers of one aggregate apart: locks, taken in one order (the customer's row, then the order's, then
+//! products by rising id; accounts have no rows, see [`streams`]), and `UNIQUE (stream_id, stream_position)`, which lets one of two writers at a position fail.
+//! A lost race is run again on fresh state, a few times. A command that carries a key is answered once: [`idempotency`].
 //!
 //! # Why each row has `epoch`, `txid` and `tx_min`
 //!
@@ -22,11 +22,17 @@
 
 mod append;
 mod codec;
+pub mod idempotency;
+pub mod read;
 mod retry;
+mod snapshots;
+pub mod streams;
 mod unit;
 
 pub use codec::{Codec, EncodeError};
-pub use retry::{ATTEMPTS_MAX, Command, Done, Store};
+pub use idempotency::Key;
+pub use read::{ReadError, Recorded};
+pub use retry::{ATTEMPTS_MAX, Command, Done, Options, Reply, Request, Store};
 pub use unit::{Receipt, UnitOfWork};
 
 use uuid::Uuid;
@@ -47,6 +53,28 @@ pub enum CommandError {
         /// Its id.
         id: Uuid,
     },
+    /// A rule forbade it when it was first sent with its key.
+    #[error("{detail}")]
+    RefusedBefore {
+        /// The rule's name.
+        rule: String,
+        /// Its text of then.
+        detail: String,
+    },
+    /// A command with the same key is under way.
+    #[error("a command with this key is under way; ask again for its answer")]
+    InFlight,
+    /// The key belongs to another request.
+    #[error("this key was sent before with another request")]
+    KeyReused,
+    /// The client knows another state than there is.
+    #[error("the sequence is {}, not {expected}", .actual.map_or_else(|| "not known yet".to_owned(), |n| n.to_string()))]
+    Stale {
+        /// What the client knows.
+        expected: i64,
+        /// What is; `None` where a command begins something.
+        actual: Option<i64>,
+    },
     /// Others were faster, each time.
     #[error("others changed the same data at the same time, {ATTEMPTS_MAX} times in a row")]
     LostRace,
@@ -56,7 +84,15 @@ pub enum CommandError {
     /// An event that its schema doesn't allow: our own fault.
     #[error("an event could not be encoded")]
     Encode(#[from] EncodeError),
+    /// An event that the domain doesn't know.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A row that doesn't have the form it was written in.
     #[error("a stored row can't be read")]
     Row(#[from] serde_json::Error),
+}
+
+/// The advisory lock of a name. Two names that share one only wait for each other.
+fn lock_key(name: &str) -> i64 {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_u64_pair().0.cast_signed()
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sqlx::PgPool;
 
-use super::{Codec, CommandError, Receipt, UnitOfWork};
+use super::idempotency::Kept;
+use super::snapshots::Snapshots;
+use super::{Codec, CommandError, Key, Receipt, UnitOfWork, idempotency};
 
 /// Tries of one command, the first included.
 pub const ATTEMPTS_MAX: u32 = 6;
@@ -15,20 +18,57 @@ const WAIT_MS: u64 = 4;
 
 /// What a request asks for. It may run several times: it loads afresh each time and keeps nothing.
 pub trait Command: Send + Sync {
-    /// What it gives beside the receipt.
+    /// What the client's answer is made of.
     type Answer: Send;
 
     /// Loads, decides, writes the state tables and records events.
     fn run(&self, unit: &mut UnitOfWork<'_>) -> impl Future<Output = Result<Self::Answer, CommandError>> + Send;
 }
 
+/// What a request brings beside its command.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Who asks, and as part of what: goes with every event.
+    pub metadata: Json,
+    /// Makes retries safe.
+    pub key: Option<Key>,
+    /// The sequence that the client knows of the command's aggregate; with another one the command doesn't happen.
+    pub expected: Option<i64>,
+}
+
+/// What a client is told of a command that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// HTTP's status code.
+    pub status: u16,
+    /// A JSON object.
+    pub body: Json,
+    /// Of the aggregate that the command is about.
+    pub sequence: i64,
+}
+
 /// A command that happened.
-#[derive(Clone, Debug)]
-pub struct Done<T> {
-    /// What the command gave.
-    pub answer: T,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// What the client is told.
+    pub reply: Reply,
     /// What was committed.
     pub receipt: Receipt,
+}
+
+/// How a store keeps what it keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Events of a stream between two snapshots.
+    pub snapshot_every: u32,
+    /// How long an idempotency key is remembered.
+    pub keys_kept: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { snapshot_every: 100, keys_kept: Duration::from_secs(7 * 24 * 3_600) }
+    }
 }
 
 /// The write side.
@@ -36,13 +76,16 @@ pub struct Done<T> {
 pub struct Store {
     pool: PgPool,
     codec: Arc<Codec>,
+    options: Options,
+    snapshots: Snapshots,
 }
 
 impl Store {
-    /// A store in a database that is migrated.
+    /// A store in a database that is migrated. Must be called within a tokio runtime, which writes its snapshots.
     #[must_use]
-    pub fn new(pool: PgPool, codec: Codec) -> Self {
-        Self { pool, codec: Arc::new(codec) }
+    pub fn new(pool: PgPool, codec: Codec, options: Options) -> Self {
+        let snapshots = Snapshots::start(pool.clone());
+        Self { pool, codec: Arc::new(codec), options, snapshots }
     }
 
     /// Its connections.
@@ -51,19 +94,38 @@ impl Store {
         &self.pool
     }
 
-    /// Runs a command in a transaction of its own. `metadata` goes with every event.
+    /// Forgets idempotency keys whose time is over; gives how many.
+    ///
+    /// # Errors
+    /// Postgres'.
+    pub async fn expire_keys(&self) -> Result<u64, sqlx::Error> {
+        idempotency::expire(&self.pool, self.options.keys_kept).await
+    }
+
+    /// Runs a command in a transaction of its own, unless its key was answered before. `reply` says what the client is told.
     ///
     /// # Errors
     /// [`CommandError`]; nothing has happened then, except that the answer to a commit may have been lost
     /// ([`CommandError::Database`]).
-    pub async fn execute<C: Command>(&self, command: &C, metadata: &Json) -> Result<Done<C::Answer>, CommandError> {
+    pub async fn execute<C: Command>(
+        &self,
+        command: &C,
+        request: &Request,
+        reply: impl Fn(&C::Answer) -> Reply + Send + Sync,
+    ) -> Result<Done, CommandError> {
         for attempt in 1..=ATTEMPTS_MAX {
-            match self.attempt(command, metadata).await {
+            match self.attempt(command, request, &reply).await {
                 Err(error) if lost_race(&error) => {
                     tracing::debug!(attempt, error = ?error, "lost a race");
                     if attempt < ATTEMPTS_MAX {
                         tokio::time::sleep(wait(attempt)).await;
                     }
+                }
+                Err(CommandError::Refused(rule)) => {
+                    return match &request.key {
+                        Some(key) => idempotency::keep_refusal(&self.pool, key, &rule).await?.answer(),
+                        None => Err(rule.into()),
+                    };
                 }
                 result => return result,
             }
@@ -71,21 +133,59 @@ impl Store {
         Err(CommandError::LostRace)
     }
 
-    async fn attempt<C: Command>(&self, command: &C, metadata: &Json) -> Result<Done<C::Answer>, CommandError> {
+    async fn attempt<C: Command>(
+        &self,
+        command: &C,
+        request: &Request,
+        reply: &(impl Fn(&C::Answer) -> Reply + Send + Sync),
+    ) -> Result<Done, CommandError> {
         let mut unit = self.begin().await?;
-        // Dropped on an error, which rolls back.
-        let answer = command.run(&mut unit).await?;
-        let receipt = unit.commit(metadata).await?;
-        Ok(Done { answer, receipt })
+        match work(&mut unit, command, request, reply).await {
+            Ok(Work::Done(done)) => {
+                self.snapshots.take(unit.commit().await?);
+                Ok(done)
+            }
+            Ok(Work::Before(kept)) => {
+                unit.roll_back().await;
+                kept.answer()
+            }
+            Err(error) => {
+                unit.roll_back().await;
+                Err(error)
+            }
+        }
     }
+}
+
+enum Work {
+    Done(Done),
+    /// By an earlier request with the same key.
+    Before(Kept),
+}
+
+async fn work<C: Command>(
+    unit: &mut UnitOfWork<'_>,
+    command: &C,
+    request: &Request,
+    reply: &(impl Fn(&C::Answer) -> Reply + Send + Sync),
+) -> Result<Work, CommandError> {
+    if let Some(key) = &request.key
+        && let Some(kept) = idempotency::claim(unit.connection(), key).await?
+    {
+        return Ok(Work::Before(kept));
+    }
+    unit.expect(request.expected);
+    let answer = command.run(unit).await?;
+    Ok(Work::Done(unit.write(request, reply(&answer)).await?))
 }
 
 impl Store {
     /// Connections aren't tested when they are taken: after a restart of Postgres each fails once, before anything happened.
     async fn begin(&self) -> Result<UnitOfWork<'_>, sqlx::Error> {
+        let every = i64::from(self.options.snapshot_every.max(1));
         let mut stale = 0;
         loop {
-            match UnitOfWork::begin(&self.pool, &self.codec).await {
+            match UnitOfWork::begin(&self.pool, &self.codec, every).await {
                 Err(error) if broken(&error) && stale < self.pool.options().get_max_connections() => stale += 1,
                 result => return result,
             }
@@ -102,12 +202,14 @@ fn broken(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Another writer took the stream's position or the payment's id, or Postgres broke up a deadlock or a serialization conflict.
+/// Another writer took the stream's position, the payment's id or the key, or Postgres broke up a deadlock or a serialization conflict.
 fn lost_race(error: &CommandError) -> bool {
     let CommandError::Database(sqlx::Error::Database(error)) = error else { return false };
     match error.code().as_deref() {
         Some("40001" | "40P01") => true,
-        Some("23505") => matches!(error.constraint(), Some("events_stream_position" | "payments_pkey")),
+        Some("23505") => {
+            matches!(error.constraint(), Some("events_stream_position" | "payments_pkey" | "idempotency_keys_pkey"))
+        }
         _ => false,
     }
 }

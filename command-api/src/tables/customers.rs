@@ -16,6 +16,11 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Opti
     row.as_ref().map(decode).transpose()
 }
 
+pub(crate) async fn exists(connection: &mut PgConnection, id: Uuid) -> Result<bool, CommandError> {
+    let sql = "select exists (select from customers where customer_id = $1)";
+    Ok(sqlx::query_scalar(sql).bind(id).fetch_one(connection).await?)
+}
+
 /// What a customer owes for orders that are not paid yet. Only exact while the customer is locked.
 pub(crate) async fn unpaid_cents(connection: &mut PgConnection, id: Uuid) -> Result<i64, CommandError> {
     let sql = "select coalesce(sum(total_amount_cents - paid_cents), 0)::bigint from orders

@@ -28,7 +28,8 @@ pub(crate) async fn update(connection: &mut PgConnection, products: &[Product]) 
     let sql = "with product as (
                    update products p set
                        name = n.name, description = n.description, category = n.category, subcategory = n.subcategory,
-                       tags = n.tags, price_cents = n.price_cents, image_url = n.image_url, version = n.version,
+                       tags = n.tags, price_cents = n.price_cents, image_url = n.image_url, review_count = n.review_count,
+                       rating_sum = n.rating_sum, version = n.version,
                        updated_at = n.updated_at
                    from jsonb_populate_recordset(null::products, $1) n
                    where p.product_id = any($2) and p.product_id = n.product_id)

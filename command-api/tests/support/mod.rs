@@ -6,7 +6,7 @@ use std::path::Path;
 
 use command_api::http::router;
 use command_api::migrate::{Options, check, migrate};
-use command_api::store::{Codec, Store};
+use command_api::store::{Codec, Options as StoreOptions, Store};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 pub(crate) struct Service {
     pub(crate) url: String,
     pub(crate) pool: PgPool,
+    pub(crate) store: Store,
     pub(crate) database_url: String,
 
     http: reqwest::Client,
@@ -43,11 +44,11 @@ impl Service {
 
         let ids: HashMap<(String, u32), u32> =
             (1..).zip(&files).map(|(id, f)| ((f.event.clone(), f.major), id)).collect();
-        let store = Store::new(pool.clone(), Codec::new(files, &ids));
+        let store = Store::new(pool.clone(), Codec::new(files, &ids), StoreOptions::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(axum::serve(listener, router(store)).into_future());
-        Self { url, pool, database_url, http: reqwest::Client::new(), database, server }
+        tokio::spawn(axum::serve(listener, router(store.clone())).into_future());
+        Self { url, pool, store, database_url, http: reqwest::Client::new(), database, server }
     }
 
     /// To be called at the end; a test that fails leaves its database for a look.
@@ -61,6 +62,40 @@ impl Service {
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
         let answer = self.http.request(method, format!("{}{path}", self.url)).json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    pub(crate) async fn with_header(
+        &self,
+        method: Method,
+        path: &str,
+        header: (&str, &str),
+        body: &Value,
+    ) -> (u16, Value) {
+        let request = self.http.request(method, format!("{}{path}", self.url)).header(header.0, header.1);
+        let answer = request.json(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    pub(crate) async fn keyed(&self, method: Method, path: &str, key: &str, body: &Value) -> (u16, Value) {
+        self.with_header(method, path, ("idempotency-key", key), body).await
+    }
+
+    /// Opens an account in USD.
+    pub(crate) async fn account(&self, id: &str) {
+        self.account_command("open", &format!("open-{id}"), id, json!({"currency": "USD"})).await.unwrap();
+    }
+
+    /// `Err` with status and problem if it is refused.
+    pub(crate) async fn account_command(
+        &self,
+        verb: &str,
+        command_id: &str,
+        account: &str,
+        payload: Value,
+    ) -> Result<Value, (u16, Value)> {
+        let body = command(verb, command_id, account, payload);
+        let (status, answer) = self.post(&format!("/v1/commands/accounts/{verb}"), &body).await;
+        if (200..300).contains(&status) { Ok(answer) } else { Err((status, answer)) }
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
@@ -110,4 +145,24 @@ pub(crate) fn order(customer: &str, product: &str, quantity: i64) -> Value {
 
 pub(crate) fn problem(answer: &Value) -> &str {
     answer["type"].as_str().unwrap_or_default()
+}
+
+fn command(verb: &str, command_id: &str, account: &str, payload: Value) -> Value {
+    let what = if matches!(verb, "deposit" | "withdraw" | "transfer") { "FUNDS" } else { "ACCOUNT" };
+    let command_type = format!("{}_{what}", verb.to_uppercase());
+    json!({"command_id": command_id, "command_type": command_type, "aggregate_id": account, "payload": payload,
+           "created_at": "2026-05-23T10:00:00.123Z"})
+}
+
+pub(crate) fn deposit(command_id: &str, account: &str, amount_cents: i64) -> Value {
+    command("deposit", command_id, account, json!({"amount_cents": amount_cents, "currency": "USD"}))
+}
+
+pub(crate) fn withdrawal(command_id: &str, account: &str, amount_cents: i64) -> Value {
+    command("withdraw", command_id, account, json!({"amount_cents": amount_cents, "currency": "USD"}))
+}
+
+pub(crate) fn transfer(command_id: &str, from: &str, to: &str, amount_cents: i64) -> Value {
+    let payload = json!({"amount_cents": amount_cents, "currency": "USD", "to_account_id": to});
+    command("transfer", command_id, from, payload)
 }
