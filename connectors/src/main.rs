@@ -52,6 +52,11 @@ enum Command {
         #[arg(long)]
         create_slot: bool,
     },
+    /// Create the topics that are missing, and nothing else: the connector is neither started nor asked. For `projector republish`
+    Topics {
+        #[command(flatten)]
+        topics: Topics,
+    },
     /// Ask Connect what is wrong with the configuration; changes nothing
     Validate,
     /// Print the state of the connector, its tasks and its slot; exit code 1 unless all run
@@ -122,6 +127,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply { topics, database, create_slot } => {
             apply_all(&client, place, &config, topics, database, *create_slot).await?;
         }
+        Command::Topics { topics } => create_topics(topics, &config).await?,
         Command::Validate => {
             apply::validate(&client, &place.name, &config).await?;
             println!("{}: valid", place.name);
@@ -162,17 +168,7 @@ async fn apply_all(
         slot::create(&mut connection, slot_name).await.context("creating the replication slot")?;
         println!("slot {slot_name}: created");
     }
-    let settings = topics::Settings {
-        aggregates: wanted.aggregates.clone(),
-        partitions: wanted.partitions,
-        retention_days: wanted.retention_days,
-        replication_factor: wanted.replication_factor,
-    };
-    let created = topics::ensure(&wanted.brokers, &settings, setting(config, "topic.prefix")?).await?;
-    println!(
-        "topics: {}",
-        if created.is_empty() { "unchanged".to_owned() } else { format!("created {}", created.join(", ")) }
-    );
+    create_topics(wanted, config).await?;
     let limit = Duration::from_secs(place.wait_seconds);
     let outcome = apply::configure(client, &place.name, config, absent, limit).await?;
     let did = match outcome {
@@ -192,6 +188,20 @@ async fn apply_all(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("connector {}: RUNNING, slot {slot_name} active", place.name);
+    Ok(())
+}
+
+/// Creates what is missing; what is there must be as it should.
+async fn create_topics(wanted: &Topics, config: &Config) -> anyhow::Result<()> {
+    let settings = topics::Settings {
+        aggregates: wanted.aggregates.clone(),
+        partitions: wanted.partitions,
+        retention_days: wanted.retention_days,
+        replication_factor: wanted.replication_factor,
+    };
+    let created = topics::ensure(&wanted.brokers, &settings, setting(config, "topic.prefix")?).await?;
+    let what = if created.is_empty() { "unchanged".to_owned() } else { format!("created {}", created.join(", ")) };
+    println!("topics: {what}");
     Ok(())
 }
 
