@@ -2,7 +2,7 @@
 //!
 //! The modules are rooms; a room imports only what stands to its left in this line (`tests/rooms.rs` checks it):
 //!
-//! `expr → event → projection → apply → sink → control → source → host → query → ops → cli`
+//! `expr → event → projection → apply → sink → control → source → host → generation → query → ops → cli`
 //!
 //! ARCHITECTURE.md in the repository tells the story; the guarantees are in [`apply`].
 
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod control;
 pub mod event;
 pub mod expr;
+pub mod generation;
 pub mod host;
 pub mod ops;
 pub mod projection;

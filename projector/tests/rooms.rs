@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 11] =
-    ["expr", "event", "projection", "apply", "sink", "control", "source", "host", "query", "ops", "cli"];
+const ROOMS: [&str; 12] =
+    ["expr", "event", "projection", "apply", "sink", "control", "source", "host", "generation", "query", "ops", "cli"];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());

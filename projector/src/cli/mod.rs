@@ -5,9 +5,12 @@ mod check;
 mod dlq;
 mod epoch;
 mod memory;
+mod plan;
+mod rebuild;
 mod republish;
 mod run;
 mod serve;
+mod site;
 mod status;
 mod test;
 
@@ -18,7 +21,7 @@ use std::process::ExitCode;
 
 /// Keeps read models in Redis, Elasticsearch, ClickHouse and Postgres in step with the events that Debezium streams into Kafka.
 ///
-/// The usual way: write a projection in YAML, `projector check` it, `projector apply` it, and let `projector run` feed it and
+/// The usual way: write a projection in YAML, `projector check` it, see the `projector plan`, `projector apply` it, and let `projector run` feed it and
 /// `projector serve` answer its queries. All options can be given by environment variables.
 #[derive(Parser)]
 #[command(name = "projector", version, max_term_width = 100)]
@@ -37,8 +40,17 @@ enum Verb {
     /// The events go through the same code as in `projector run`, one by one, all at once, twice, and in another order.
     /// `--update` takes what was found for what is expected.
     Test(test::TestArgs),
-    /// Register projections in the control store and prepare their stores. What is live changes by this only
+    /// Show what `apply` would do: create, rebuild (and why), change in place, retire. Exit code 2 if there is anything
+    Plan(plan::PlanArgs),
+    /// Make what the files say live: create read models, change their queries, rebuild those whose documents change
     Apply(apply::ApplyArgs),
+    /// Build another generation of a read model while everything runs, make it live, go back
+    ///
+    /// `start` builds it beside the live one and, unless told otherwise, makes it live once both have the same events and were
+    /// compared. Readers see no error, no gap and no older state. `rollback` goes back as long as the former one is fed.
+    /// Exit code 0 when it is done or waits for `promote`, 1 when it stopped or was aborted.
+    #[command(verbatim_doc_comment)]
+    Rebuild(rebuild::RebuildArgs),
     /// Feed all live read models from Kafka, until stopped
     Run(run::RunArgs),
     /// Answer the declared queries over HTTP, until stopped
@@ -114,7 +126,9 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
         match verb {
             Verb::Check(args) => check::run(&args),
             Verb::Test(args) => test::run(&args),
-            Verb::Apply(args) => apply::run(&args).await,
+            Verb::Plan(args) => plan::run(&args).await,
+            Verb::Apply(args) => Box::pin(apply::run(&args)).await,
+            Verb::Rebuild(args) => Box::pin(rebuild::run(&args)).await,
             Verb::Run(args) => run::run(args).await,
             Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
             Verb::Status(args) => status::run(&args).await,

@@ -3,6 +3,7 @@
 use super::{ControlArg, SchemasArg, stop_signal};
 use crate::control::Control;
 use crate::event::{Catalog, Decoder};
+use crate::generation::{Site, keep};
 use crate::host::{Host, HostConfig};
 use crate::ops;
 use crate::sink::StoreUrls;
@@ -12,6 +13,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Arguments of `run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,11 +54,23 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let config =
         HostConfig { kafka: args.kafka, stores: args.stores, fault_delay: Duration::from_millis(args.fault_delay_ms) };
+    let site = Site {
+        control: control.clone(),
+        catalog: Arc::clone(&catalog),
+        stores: config.stores.clone(),
+        kafka: config.kafka.clone(),
+        name: format!("host, pid {}", std::process::id()),
+        id: Uuid::now_v7(),
+    };
     let host = Host::start(control, catalog, decoder, &config).await?;
-    anyhow::ensure!(!host.running().is_empty(), "no read model is live; `projector apply` first");
+    let keeper = CancellationToken::new();
+    let kept = tokio::spawn(keep(site, keeper.clone()));
     let admin = ops::admin(args.admin_listen, &host).await?;
     let result = host.run_until(stop_signal()).await;
     admin.abort();
+    keeper.cancel();
+    // What it drives is left to others as it is.
+    _ = tokio::time::timeout(Duration::from_secs(1), kept).await;
     tracing::info!("stopped");
     result?;
     Ok(ExitCode::SUCCESS)

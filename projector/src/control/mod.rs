@@ -3,21 +3,29 @@
 //! Progress here is a copy. The truth is the progress saved in each read store after its batch; the hosts publish it here
 //! every few milliseconds, with a `NOTIFY`, so that waiting queries wake up without polling and status needs one place only.
 //!
-//! Dead letters, owners and accepted epochs are kept nowhere else: what changes them is flushed to disk before it is answered.
+//! Dead letters, owners, generations, rebuilds and accepted epochs are kept nowhere else: what changes them is flushed to disk before it is answered.
 
+mod barrier;
+mod catalog;
 mod dead_letter;
 mod epoch;
 mod fence;
 mod generation;
+mod inherit;
 mod operator;
 mod progress;
+mod rebuild;
 mod status;
 
+pub use barrier::{Arrival, Barrier, Phase};
+pub use catalog::SERVE_LEASE_MS;
 pub use dead_letter::{DeadLetter, DeadLetterState, ParkedAggregate, aggregate_text};
 pub use epoch::Epoch;
-pub use generation::Generation;
+pub use generation::{Actor, GENERATIONS_CHANNEL, Generation, Member, State};
+pub use inherit::{LogLine, NewFailure};
 pub use operator::{DEAD_LETTERS_CHANNEL, DeadLetterLine, Fate, Selection};
 pub use progress::{PROGRESS_CHANNEL, ProgressMap};
+pub use rebuild::{Ends, Hold, Options, Rebuild, Verify};
 pub use status::HostStatus;
 
 use crate::apply::Partition;
@@ -97,7 +105,7 @@ impl Control {
             .options([("synchronous_commit", "off")])
             .log_statements(tracing::log::LevelFilter::Trace);
         let pool = PgPoolOptions::new()
-            .max_connections(4)
+            .max_connections(8)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options)
             .await?;

@@ -1,11 +1,12 @@
 //! Compiling a program against known types, and running it.
 
 use super::{Kind, Value, functions};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use vrl::compiler::runtime::{Runtime, Terminate};
 use vrl::compiler::state::ExternalEnv;
 use vrl::compiler::{CompileConfig, Function, TargetValueRef, TimeZone, compile_with_external};
-use vrl::path::PathPrefix;
+use vrl::path::{OwnedSegment, PathPrefix};
 use vrl::value::Secrets;
 
 /// One finding in a program's text.
@@ -123,6 +124,18 @@ impl Program {
         )
     }
 
+    /// The document's fields that the program may set; `None` if it may touch any of them.
+    #[must_use]
+    pub fn sets(&self) -> Option<BTreeSet<String>> {
+        let paths = self.inner.info().target_assignments.iter().filter(|path| path.prefix == PathPrefix::Event);
+        paths
+            .map(|path| match path.path.segments.first() {
+                Some(OwnedSegment::Field(field)) => Some(field.to_string()),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Whether a run can stop with an error, so that the caller must keep the document as it was.
     #[must_use]
     pub fn can_fail(&self) -> bool {
@@ -181,6 +194,13 @@ mod tests {
         program.run(&mut document, &mut event).unwrap();
         assert_eq!(document, vrl::value!({"total": 42, "seq": 3}));
         assert!(program.document().as_object().unwrap().known().get(&"total".into()).unwrap().is_integer());
+    }
+
+    #[test]
+    fn what_a_program_sets_is_known() {
+        let set = compile(".total = %data.total\n.a = { \"b\": 1 }\n.a.b = 2\nx = .total").unwrap().sets().unwrap();
+        assert_eq!(set, ["a".to_owned(), "total".to_owned()].into());
+        assert_eq!(compile(". = [{ \"a\": 1 }]").unwrap().sets(), None, "the whole document");
     }
 
     #[test]

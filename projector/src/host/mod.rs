@@ -1,4 +1,5 @@
-//! The host: runs the live generations on this machine.
+//! The host: runs the generations that are to be fed on this machine, and follows the control store ([`follow`]): a new one is
+//! taken up and one that is gone let go without a restart.
 //!
 //! Each generation has one task, its **owner** ([`worker`]): all that changes its documents passes through that task in
 //! order, partition by partition. One owner a generation rather than one a partition, so that whatever the partitions have
@@ -6,8 +7,10 @@
 
 mod cache;
 mod calls;
+mod follow;
 mod lag;
 mod letters;
+mod orders;
 mod publisher;
 mod retry;
 mod saver;
@@ -20,9 +23,12 @@ use crate::event::{Catalog, Decoder};
 use crate::projection::{Compiled, Finding, Source};
 use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
 use crate::source::{KafkaConfig, KafkaSource, SourceError};
+use orders::Orders;
 use publisher::Publisher;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -32,6 +38,8 @@ pub use stats::Stats;
 
 /// Messages that may wait between Kafka and a generation's owner.
 const QUEUE_CAPACITY: usize = 4_096;
+/// How often the control store is looked at where it doesn't notify.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// What a host needs to know.
 #[derive(Clone, Debug)]
@@ -102,19 +110,37 @@ pub fn open(
 }
 
 /// A running generation.
-pub struct Running {
-    /// Which.
-    pub generation: Generation,
+struct Running {
+    generation: Generation,
+    stats: Arc<Stats>,
+    source: KafkaSource,
+    orders: watch::Sender<Orders>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), HostError>>,
+}
+
+/// What operators may watch of a generation that runs here.
+#[derive(Clone)]
+pub struct Watched {
+    /// The read model.
+    pub read_model: String,
+    /// The generation's number.
+    pub generation: i32,
+    /// Whether queries read it.
+    pub live: bool,
     /// What it has done since it was started here.
     pub stats: Arc<Stats>,
-    source: KafkaSource,
-    task: JoinHandle<Result<(), HostError>>,
 }
 
 /// The generations that run on this host.
 pub struct Host {
     id: Uuid,
     running: Vec<Running>,
+    /// Those that were let go and come to rest, by their key.
+    leaving: HashMap<i64, JoinHandle<()>>,
+    /// Those that can't run here, so that it is said once.
+    refused: HashMap<i64, String>,
+    watched: Arc<RwLock<Vec<Watched>>>,
     stop: CancellationToken,
     publisher: Publisher,
     control: Control,
@@ -124,10 +150,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts all live generations.
+    /// Starts all generations that are to be fed.
     ///
     /// # Errors
-    /// The first generation that can't run; none runs then.
+    /// The first live generation that can't run; none runs then.
     pub async fn start(
         control: Control,
         catalog: Arc<Catalog>,
@@ -137,6 +163,9 @@ impl Host {
         let mut host = Self {
             id: Uuid::now_v7(),
             running: Vec::new(),
+            leaving: HashMap::new(),
+            refused: HashMap::new(),
+            watched: Arc::default(),
             stop: CancellationToken::new(),
             publisher: Publisher::start(control.clone()),
             control,
@@ -144,18 +173,22 @@ impl Host {
             decoder,
             config: config.clone(),
         };
+        // Of what is live now each must run, or the host says why it can't start.
         for generation in host.control.live().await? {
-            host.run(generation, Arc::default())?;
+            host.run(generation, Arc::default(), Orders::default())?;
         }
+        host.follow().await?;
         Ok(host)
     }
 
-    fn run(&mut self, generation: Generation, stats: Arc<Stats>) -> Result<(), HostError> {
+    fn run(&mut self, generation: Generation, stats: Arc<Stats>, orders: Orders) -> Result<(), HostError> {
         let (compiled, sink) = open(&generation, &self.catalog, &self.config.stores)?;
         let group = format!("projector.{}", generation.id());
         let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), QUEUE_CAPACITY)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
-        tracing::info!(generation = generation.id(), kind, store, "running");
+        tracing::info!(generation = generation.id(), state = generation.state, kind, store, "running");
+        let (orders, ordered) = watch::channel(orders);
+        let stop = self.stop.child_token();
         let worker = Worker::new(Setup {
             generation: generation.clone(),
             compiled: Arc::new(compiled),
@@ -166,17 +199,18 @@ impl Host {
             control: self.control.clone(),
             stats: Arc::clone(&stats),
             fault_delay: self.config.fault_delay,
-            stop: self.stop.clone(),
+            orders: ordered,
+            stop: stop.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, task });
+        self.running.push(Running { generation, stats, source, orders, stop, task });
         Ok(())
     }
 
     /// Gives a generation whose consumer came to its end another one. Gives it back if it ended for another reason.
     async fn run_again(&mut self, ended: Running) -> Result<Option<Running>, HostError> {
         let Some(reason) = ended.source.fatal().map(str::to_owned) else { return Ok(Some(ended)) };
-        let Running { generation, stats, source, task } = ended;
+        let Running { generation, stats, source, task, orders, .. } = ended;
         match task.await {
             Ok(result) => result?,
             Err(_) => return Err(HostError::Died(generation.id())),
@@ -185,36 +219,39 @@ impl Host {
         // Its last handle waits for the broker, which may be away.
         tokio::task::spawn_blocking(move || drop(source));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        self.run(generation, stats)?;
+        let orders = orders.borrow().clone();
+        self.run(generation, stats, orders)?;
         Ok(None)
     }
 
-    /// What runs here.
+    /// What runs here, kept current.
     #[must_use]
-    pub fn running(&self) -> &[Running] {
-        &self.running
+    pub fn watched(&self) -> Arc<RwLock<Vec<Watched>>> {
+        Arc::clone(&self.watched)
     }
 
-    /// Reports to the control store every second until `stop`, then lets all generations come to rest.
+    /// Follows the control store and reports to it until `stop`, then lets all generations come to rest.
     ///
     /// # Errors
-    /// A generation that ended by itself: it was fenced, or its store isn't what it should be.
+    /// A live generation that ended by itself: it was fenced, or its store isn't what it should be.
     pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
         tokio::pin!(stop);
+        let wake = follow::listen(self.control.clone());
         let mut every = tokio::time::interval(Duration::from_secs(1));
         let ended = loop {
             tokio::select! {
                 () = &mut stop => break Ok(None),
-                _ = every.tick() => {}
+                () = wake.notified() => {}
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                _ = every.tick() => self.report().await,
             }
-            self.report().await;
-            if let Some(at) = self.running.iter().position(|r| r.task.is_finished()) {
-                let ended = self.running.swap_remove(at);
-                match self.run_again(ended).await {
-                    Ok(None) => {}
-                    Ok(ended) => break Ok(ended),
-                    Err(error) => break Err(error),
-                }
+            if let Err(error) = self.follow().await {
+                // What is known goes on.
+                tracing::debug!(%error, "the control store wasn't followed");
+            }
+            match self.look_at_ended().await {
+                Ok(None) => {}
+                ended => break ended,
             }
         };
         self.running.iter().for_each(|r| r.source.stop());
@@ -251,6 +288,6 @@ impl Host {
 }
 
 /// Messages in these partitions that aren't handled yet.
-fn behind(ends: &std::collections::HashMap<Partition, i64>, next: &std::collections::HashMap<Partition, i64>) -> i64 {
+fn behind(ends: &HashMap<Partition, i64>, next: &HashMap<Partition, i64>) -> i64 {
     next.iter().map(|(partition, next)| ends.get(partition).map_or(0, |end| (end - next).max(0))).sum()
 }

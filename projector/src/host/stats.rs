@@ -51,6 +51,12 @@ impl Stats {
         })
     }
 
+    /// Messages not handled yet.
+    pub(super) fn behind(&self, source: &KafkaSource) -> i64 {
+        let ends = source.end_offsets();
+        self.with(|s| behind(&ends, &s.next))
+    }
+
     /// Whether partitions have ever been assigned to this host.
     #[must_use]
     pub fn is_assigned(&self) -> bool {

@@ -1,9 +1,12 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
+mod standstill;
+
 use super::HostError;
 use super::cache::Cache;
 use super::calls::Calls;
 use super::letters::Letters;
+use super::orders::Orders;
 use super::publisher::Publisher;
 use super::saver::Saver;
 use super::stats::Stats;
@@ -14,11 +17,12 @@ use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{Outcome, Sink, SinkError, Stored, Write};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
+use standstill::{HELD_BACK_MAX, Standstill};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 const BATCH_MAX: usize = 500;
 /// Documents that a store loads in one go, by its contract.
 const LOAD_MAX: usize = 10_000;
+/// Of a generation that nobody reads yet: the more events, the fewer writes.
+const REPLAY_BATCH_MAX: usize = 4_000;
 /// How long writes to a store with refreshes may stay invisible to those who don't wait.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again. A poison event is parked at its third try.
@@ -83,6 +89,7 @@ pub(super) struct Setup {
     pub(super) control: Control,
     pub(super) stats: Arc<Stats>,
     pub(super) fault_delay: Duration,
+    pub(super) orders: watch::Receiver<Orders>,
     pub(super) stop: CancellationToken,
 }
 
@@ -101,6 +108,10 @@ pub(super) struct Worker {
     next_letters: Instant,
     /// When the last poison events were parked.
     poison: VecDeque<Instant>,
+    /// Set while a barrier holds us.
+    standstill: Option<Standstill>,
+    /// What was read beyond it.
+    held_back: VecDeque<Item>,
 }
 
 impl Worker {
@@ -131,12 +142,19 @@ impl Worker {
             next_batch: now,
             next_letters: now,
             poison: VecDeque::new(),
+            standstill: None,
+            held_back: VecDeque::new(),
         }
     }
 
     /// Works until the queue ends.
     pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<(), HostError> {
-        self.calls.store(|sink| Box::pin(async move { sink.prepare().await })).await?;
+        let aside = !self.setup.generation.is_live();
+        self.calls
+            .store(|sink| {
+                Box::pin(async move { if aside { sink.prepare_aside().await } else { sink.prepare().await } })
+            })
+            .await?;
         let far = Duration::from_secs(3600);
         loop {
             let stopped =
@@ -144,27 +162,32 @@ impl Worker {
             let stopped = stopped.min();
             let give_up = self.owned.values().filter_map(|o| o.give_up_at).min();
             let later = |at: Option<Instant>| tokio::time::sleep_until(at.unwrap_or_else(|| Instant::now() + far));
+            let (has_room, moves) = (self.held_back.len() < HELD_BACK_MAX, self.standstill.is_none());
             tokio::select! {
-                item = paced(&mut items, self.next_batch) => match item {
-                    Some(item) => self.take(item, &mut items).await?,
+                item = paced(&mut items, self.next_batch), if has_room => match item {
+                    Some(item) => self.take(item, &mut || items.try_recv().ok()).await?,
                     None => return self.save_all().await,
                 },
+                () = standstill::changed(&mut self.setup.orders) => self.ordered().await?,
                 () = later(stopped), if stopped.is_some() => self.rewind_stopped().await?,
-                () = later(give_up), if give_up.is_some() => self.give_up().await?,
-                () = tokio::time::sleep_until(self.next_letters), if self.has_letters() => self.look_at_letters().await?,
+                () = later(give_up), if moves && give_up.is_some() => self.give_up().await?,
+                () = tokio::time::sleep_until(self.next_letters), if moves && self.has_letters() => self.look_at_letters().await?,
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
                 saved = self.saver.saved(), if self.saver.has_work() => self.saved(&saved?),
             }
+            self.arrive().await?;
         }
     }
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
-    async fn take(&mut self, first: Item, items: &mut mpsc::Receiver<Item>) -> Result<(), HostError> {
+    async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
+        let batch_max = if self.setup.orders.borrow().replaying { REPLAY_BATCH_MAX } else { BATCH_MAX };
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
             match item {
+                Item::Message(message) if self.is_beyond(&message) => self.held_back.push_back(Item::Message(message)),
                 Item::Message(message) => {
                     self.verify(&message, &mut batch).await?;
                     if self.is_wanted(&message) {
@@ -177,7 +200,7 @@ impl Worker {
                 }
             }
             size += 1;
-            next = if size < BATCH_MAX { items.try_recv().ok() } else { None };
+            next = if size < batch_max { more() } else { None };
         }
         self.process(batch).await
     }
@@ -247,6 +270,7 @@ impl Worker {
                 self.save_all().await?;
                 self.cache.clear();
                 for partition in &partitions {
+                    self.forget_held_back(partition);
                     self.owned.remove(partition);
                     self.setup.stats.with(|s| s.next.remove(partition));
                 }
@@ -254,6 +278,8 @@ impl Worker {
                 drop(done);
             }
             Item::Rewound(partition) => {
+                // It all comes again.
+                self.forget_held_back(&partition);
                 if let Some(owned) = self.owned.get_mut(&partition) {
                     owned.stopped = None;
                 }
@@ -297,6 +323,8 @@ impl Worker {
         self.setup.publisher.publish(self.setup.generation.generation_id, &published);
         // The fence is saved before anything is written, so that it holds from the beginning.
         self.saver.save(&now);
+        // Since the fence is ours, no decision falls without us: a barrier that is there now holds us too.
+        self.look_for_barrier().await?;
         self.setup.stats.assigned.store(true, Ordering::Relaxed);
         if answer.send(offsets).is_err() {
             tracing::debug!("assignment was withdrawn meanwhile");
@@ -308,7 +336,8 @@ impl Worker {
         if messages.is_empty() {
             return Ok(());
         }
-        self.next_batch = Instant::now() + self.setup.sink.pace();
+        let (began, size) = (Instant::now(), messages.values().map(Vec::len).sum());
+        self.next_batch = began + self.setup.sink.pace();
         let mut parts = Vec::with_capacity(messages.len());
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
@@ -318,7 +347,9 @@ impl Worker {
             parts.push(self.part(partition, deliveries));
         }
         let finished = self.fold(parts).await?;
-        self.settle(finished).await
+        self.settle(finished).await?;
+        self.next_batch = self.next_batch.max(began + self.setup.orders.borrow().pause_after(size, began.elapsed()));
+        Ok(())
     }
 
     /// A partition's share of a batch; its lane goes with it until the batch is settled.
@@ -442,6 +473,7 @@ impl Worker {
             }
         }
         let (needs_refresh, standing) = (self.setup.sink.needs_refresh(), self.standing_error());
+        let replaying = self.setup.orders.borrow().replaying;
         self.setup.stats.with(|s| {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
@@ -450,11 +482,11 @@ impl Worker {
             for (partition, progress) in &progress {
                 s.next.insert(partition.clone(), progress.next_offset);
             }
-            if !needs_refresh {
+            if !needs_refresh && !replaying {
                 s.lag.record(&finished.applied, Utc::now());
             }
         });
-        if needs_refresh {
+        if needs_refresh && !replaying {
             self.invisible.extend(finished.applied);
         }
         Ok(())

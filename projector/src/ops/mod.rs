@@ -1,12 +1,12 @@
 //! What operators and their tools see: metrics, health.
 
-use crate::host::{Host, Stats};
+use crate::host::{Host, Watched};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -19,17 +19,13 @@ const STANDBY_AFTER: Duration = Duration::from_secs(20);
 /// # Errors
 /// When the address can't be listened on.
 pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandle<()>> {
-    let stats: Arc<Vec<(String, i32, Arc<Stats>)>> = Arc::new(
-        host.running()
-            .iter()
-            .map(|r| (r.generation.read_model.clone(), r.generation.generation, Arc::clone(&r.stats)))
-            .collect(),
-    );
+    let stats = host.watched();
     let (watched, started) = (Arc::clone(&stats), Instant::now());
+    let now = |all: &RwLock<Vec<Watched>>| all.read().unwrap_or_else(PoisonError::into_inner).clone();
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
-        .route("/health/ready", get(move || async move { ready(&watched, started) }))
-        .route("/metrics", get(move || async move { metrics(&stats) }));
+        .route("/health/ready", get(move || async move { ready(&now(&watched), started) }))
+        .route("/metrics", get(move || async move { metrics(&now(&stats)) }));
     let listener = TcpListener::bind(listen).await.map_err(|e| {
         std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
     })?;
@@ -40,10 +36,11 @@ pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandl
     }))
 }
 
-/// Ready once every generation has partitions. A host beyond the number of partitions gets none, and is ready all the same
+/// Ready once every live generation has partitions. A host beyond the number of partitions gets none, and is ready all the same
 /// after a while: it stands by.
-fn ready(stats: &[(String, i32, Arc<Stats>)], started: Instant) -> (StatusCode, String) {
-    let waiting: Vec<_> = stats.iter().filter(|(_, _, s)| !s.is_assigned()).map(|(name, ..)| name.as_str()).collect();
+fn ready(stats: &[Watched], started: Instant) -> (StatusCode, String) {
+    let waits = |w: &&Watched| w.live && !w.stats.is_assigned();
+    let waiting: Vec<_> = stats.iter().filter(waits).map(|w| w.read_model.as_str()).collect();
     if waiting.is_empty() || started.elapsed() > STANDBY_AFTER {
         return (StatusCode::OK, "ready".to_owned());
     }
@@ -51,12 +48,12 @@ fn ready(stats: &[(String, i32, Arc<Stats>)], started: Instant) -> (StatusCode, 
 }
 
 /// Prometheus' text format. The names are those of the product's specification; more come with their own work.
-fn metrics(stats: &[(String, i32, Arc<Stats>)]) -> String {
+fn metrics(stats: &[Watched]) -> String {
     let mut text = String::new();
     let names = ["projection_events_processed_total", "projection_duplicates_skipped_total", "projection_errors_total"];
     for (at, name) in names.into_iter().enumerate() {
         let _ = writeln!(text, "# TYPE {name} counter");
-        for (read_model, generation, stats) in stats {
+        for Watched { read_model, generation, stats, .. } in stats {
             let (applied, duplicates, errors) = stats.counts();
             let value = [applied, duplicates, errors][at];
             let _ = writeln!(text, "{name}{{read_model=\"{read_model}\",generation=\"{generation}\"}} {value}");

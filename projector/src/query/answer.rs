@@ -18,16 +18,36 @@ pub(crate) struct Answer {
     pub(crate) position: i64,
 }
 
-/// Answers a query whose path's parameters are `in_path`.
-pub(crate) async fn answer(served: &Served, in_path: &[(String, String)], asked: &Asked) -> Result<Answer, Problem> {
+/// Why there is no answer.
+pub(crate) enum Halt {
+    /// The caller is told.
+    Problem(Problem),
+    /// Another generation is live by now: the query begins again with that one, with what is left of its time.
+    Superseded,
+}
+
+impl From<Problem> for Halt {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Answers a query whose path's parameters are `in_path` and that came at `begin`.
+pub(crate) async fn answer(
+    served: &Served,
+    in_path: &[(String, String)],
+    asked: &Asked,
+    begin: Instant,
+) -> Result<Answer, Halt> {
     let Served { model, endpoint } = served;
     let arguments = endpoint.parameters.read(in_path, &asked.parameters, chrono::Utc::now().date_naive())?;
     endpoint.check(&arguments)?;
-    let wait = Wait::new(model, &asked.freshness);
+    let wait = Wait::new(model, &asked.freshness, begin);
     let (found, progress) = match (&endpoint.template, &model.reader) {
         (Template::Document(key), Reader::Redis(reader)) => wait.document(reader, &key.render(&arguments)).await?,
         (Template::Search(search), Reader::Search(reader)) => {
             let progress = wait.reach().await?;
+            let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
             if !wait.demands.is_empty() {
                 reader.refresh().await.map_err(|e| failed(model, &e))?;
             }
@@ -36,13 +56,15 @@ pub(crate) async fn answer(served: &Served, in_path: &[(String, String)], asked:
         }
         (Template::Sql(sql), Reader::Clickhouse(reader)) => {
             let progress = wait.reach().await?;
+            let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
             (Found::Rows(reader.query(sql, &arguments).await.map_err(|e| failed(model, &e))?), progress)
         }
         (Template::Sql(sql), Reader::Postgres(reader)) => {
             let progress = wait.reach().await?;
+            let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
             (Found::Rows(reader.query(sql, &arguments).await.map_err(|e| failed(model, &e))?), progress)
         }
-        _ => return Err(Problem::internal("the query's template is of another store")),
+        _ => return Err(Problem::internal("the query's template is of another store").into()),
     };
     let body = endpoint.respond(&arguments, found)?;
     Ok(Answer { body, position: freshness::position(&progress) })
@@ -66,57 +88,70 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(model: &'a ReadModel, freshness: &Freshness) -> Self {
+    fn new(model: &'a ReadModel, freshness: &Freshness, begin: Instant) -> Self {
         Self {
             model,
             demands: freshness::demands(&freshness.tokens, &model.generation.topics),
             min_seq: freshness.min_seq,
-            begin: Instant::now(),
-            until: freshness::deadline(freshness.wait_ms),
+            begin,
+            until: freshness::deadline(begin, freshness.wait_ms),
         }
     }
 
     /// Waits for the tokens, of a query that isn't about one document.
-    async fn reach(&self) -> Result<Arc<ProgressMap>, Problem> {
+    async fn reach(&self) -> Result<Arc<ProgressMap>, Halt> {
         if self.min_seq.is_some() {
             let detail = "`min_seq` is about one document's own sequence; pass the command's consistency_token to a list or a report";
-            return Err(Problem::parameter("min_seq", detail));
+            return Err(Problem::parameter("min_seq", detail).into());
         }
         self.reach_tokens(&mut self.model.feed.subscribe()).await
     }
 
-    async fn reach_tokens(&self, feed: &mut super::feed::Subscription) -> Result<Arc<ProgressMap>, Problem> {
-        freshness::reach(feed, &self.demands, self.until).await.map_err(|unmet| match unmet {
-            Unmet::Behind(progress) => self.behind(&progress, None, feed.readable()),
-            Unmet::Parked(required) => Problem::parked(self.model.name(), required),
-            Unmet::UnknownEpoch { token, reached } => Problem::unknown_epoch(self.model.name(), &token, &reached),
+    async fn reach_tokens(&self, feed: &mut super::feed::Subscription) -> Result<Arc<ProgressMap>, Halt> {
+        let reached = tokio::select! {
+            biased;
+            reached = freshness::reach(feed, &self.demands, self.until) => reached,
+            () = self.model.gate.closed() => return Err(Halt::Superseded),
+        };
+        reached.map_err(|unmet| {
+            Halt::Problem(match unmet {
+                Unmet::Behind(progress) => self.behind(&progress, None, feed.readable()),
+                Unmet::Parked(required) => Problem::parked(self.model.name(), required),
+                Unmet::UnknownEpoch { token, reached } => Problem::unknown_epoch(self.model.name(), &token, &reached),
+            })
         })
     }
 
     /// Reads a document, again whenever something was handled that could have changed it, until it is as new as required.
-    async fn document(&self, reader: &RedisReader, key: &str) -> Result<(Found, Arc<ProgressMap>), Problem> {
+    async fn document(&self, reader: &RedisReader, key: &str) -> Result<(Found, Arc<ProgressMap>), Halt> {
         let mut feed = self.model.feed.subscribe();
         let mut progress = self.reach_tokens(&mut feed).await?;
         let mut last_look = false;
         let topics = &self.model.generation.topics;
         loop {
             // The progress was looked at before: what it covers is in what is read now.
+            let reading = self.model.gate.enter().ok_or(Halt::Superseded)?;
             let stored = reader.read(key).await.map_err(|e| failed(self.model, &e))?;
             let version = stored.as_ref().map_or(0, |s| s.sequence(self.model.kind));
             if self.min_seq.is_none_or(|min| version >= min || freshness::recently_handled(&progress, key, min, topics))
             {
                 let Some(Stored { fields: Some(fields), .. }) = stored else {
-                    return Err(Problem::not_found(self.model.name(), key));
+                    return Err(Problem::not_found(self.model.name(), key).into());
                 };
                 return Ok((Found::Document(fields), progress));
             }
+            drop(reading);
             if last_look {
-                return Err(self.behind(&progress, Some(version), feed.readable()));
+                return Err(self.behind(&progress, Some(version), feed.readable()).into());
             }
             // A document's key is its aggregate's id, so only what its partition handles can change it.
             let before = freshness::offsets_of(&progress, key, topics);
             while freshness::offsets_of(&progress, key, topics) == before {
-                if timeout_at(self.until, feed.changed()).await.is_err() {
+                let changed = tokio::select! {
+                    changed = timeout_at(self.until, feed.changed()) => changed,
+                    () = self.model.gate.closed() => return Err(Halt::Superseded),
+                };
+                if changed.is_err() {
                     last_look = true;
                     break;
                 }

@@ -8,7 +8,7 @@
 //! notification that comes during the read asks for another; and after each reconnect all feeds are dirty, because what was
 //! notified in between is unknown. A read each second, whatever was notified, is the safety net.
 
-use crate::control::{Control, PROGRESS_CHANNEL, ProgressMap};
+use crate::control::{Control, GENERATIONS_CHANNEL, PROGRESS_CHANNEL, ProgressMap};
 use async_trait::async_trait;
 use sqlx::postgres::PgListener;
 use std::collections::HashMap;
@@ -86,6 +86,15 @@ impl Feed {
         self.readable.load(Ordering::SeqCst)
     }
 
+    /// Waits until progress was read for the first time.
+    pub(crate) async fn first(&self) {
+        let mut receiver = self.snapshot.subscribe();
+        if !self.readable() {
+            // The sender is ours: it can't be gone.
+            _ = receiver.changed().await;
+        }
+    }
+
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
         Subscription { feed: Arc::clone(self), receiver: self.snapshot.subscribe(), counted: false }
     }
@@ -159,6 +168,8 @@ impl Drop for Subscription {
 pub(crate) struct Feeds {
     feeds: Mutex<HashMap<i64, Arc<Feed>>>,
     connected: AtomicBool,
+    /// Wakes whoever follows the catalog.
+    pub(crate) catalog: Notify,
 }
 
 impl Feeds {
@@ -189,13 +200,18 @@ impl Feeds {
     async fn listen_once(&self, control: &Control, back_off: &mut Duration) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(control.pool()).await?;
         listener.eager_reconnect(false);
-        listener.listen(PROGRESS_CHANNEL).await?;
+        listener.listen_all([PROGRESS_CHANNEL, GENERATIONS_CHANNEL]).await?;
         *back_off = BACK_OFF_MIN;
         self.connected.store(true, Ordering::SeqCst);
         for feed in self.lock().values() {
             feed.notify();
         }
+        self.catalog.notify_one();
         while let Some(notification) = listener.try_recv().await? {
+            if notification.channel() == GENERATIONS_CHANNEL {
+                self.catalog.notify_one();
+                continue;
+            }
             let id = notification.payload().parse().ok();
             if let Some(feed) = id.and_then(|id: i64| self.lock().get(&id).cloned()) {
                 feed.notify();

@@ -91,9 +91,9 @@ fn all_met(demands: &[Demand], progress: &ProgressMap) -> Result<bool, Unmet> {
     demands.iter().try_fold(true, |all, demand| Ok(demand.met(progress)? && all))
 }
 
-/// When a wait of `wait_ms` that begins now ends.
-pub(crate) fn deadline(wait_ms: u64) -> Instant {
-    Instant::now() + Duration::from_millis(wait_ms.clamp(LOOK_MS_MIN, WAIT_MS_MAX))
+/// When a wait of `wait_ms` that began at `begin` ends.
+pub(crate) fn deadline(begin: Instant, wait_ms: u64) -> Instant {
+    begin + Duration::from_millis(wait_ms.clamp(LOOK_MS_MIN, WAIT_MS_MAX))
 }
 
 /// Waits until all demands are met, and gives the progress that meets them.

@@ -1,6 +1,6 @@
 //! The HTTP service: declared routes, health, limits.
 
-use super::answer::{Answer, answer};
+use super::answer::{Answer, Halt, answer};
 use super::live::{Keeper, ReadModel};
 use super::problem::Problem;
 use super::request::Asked;
@@ -83,23 +83,30 @@ async fn query(State(service): State<Service>, request: Request) -> Response {
 }
 
 async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> {
-    let live = service.keeper.live().ok_or_else(|| Problem::not_ready("the control store wasn't reached yet"))?;
-    let path = request.uri.path();
-    let found = live.routes.find(path).ok_or_else(|| Problem::no_such_path(path))?;
-    if !matches!(request.method, Method::GET | Method::HEAD) {
-        return Err(Problem::method(request.method.as_str()));
-    }
-    let found =
-        found.map_err(|name| Problem::parameter(name, format!("`{name}` in the path is not percent-encoded UTF-8")))?;
-    let served = found.target;
-    let asked = Asked::read(&request.uri, &request.headers)?;
-    Ok(match answer(served, &found.parameters, &asked).await {
-        Ok(Answer { body, position }) => with_freshness(json_response(StatusCode::OK, &body), &served.model, position),
-        Err(problem) => {
-            let position = super::freshness::position(&served.model.feed.snapshot());
-            with_freshness(problem.into_response(), &served.model, position)
+    let begin = tokio::time::Instant::now();
+    service.keeper.make_sure().await;
+    loop {
+        let live = service.keeper.live().ok_or_else(|| Problem::not_ready("the control store wasn't reached yet"))?;
+        let path = request.uri.path();
+        let found = live.routes.find(path).ok_or_else(|| Problem::no_such_path(path))?;
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return Err(Problem::method(request.method.as_str()));
         }
-    })
+        let found = found
+            .map_err(|name| Problem::parameter(name, format!("`{name}` in the path is not percent-encoded UTF-8")))?;
+        let served = found.target;
+        let asked = Asked::read(&request.uri, &request.headers)?;
+        return Ok(match answer(served, &found.parameters, &asked, begin).await {
+            Ok(Answer { body, position }) => {
+                with_freshness(json_response(StatusCode::OK, &body), &served.model, position)
+            }
+            Err(Halt::Problem(problem)) => {
+                let position = super::freshness::position(&served.model.feed.snapshot());
+                with_freshness(problem.into_response(), &served.model, position)
+            }
+            Err(Halt::Superseded) => continue,
+        });
+    }
 }
 
 /// Tells how fresh the answer is: which generation, how many messages it has handled at least, how far behind it is.

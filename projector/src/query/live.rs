@@ -1,15 +1,21 @@
 //! What is served: the declared queries of the live generations, kept in step with the control store.
 //!
+//! The service says which version of the catalog it answers from, several times a second and whenever the control store
+//! notifies; the answer tells the newest. When another generation is live, the new catalog is built, then published, and once
+//! the last read of a former generation is out, the service says that it follows: a swap waits for that. Who could say nothing
+//! for a second (held still, cut off) asks before the next answer.
+//!
 //! Each second the live generations are read anew; a change of one's queries is served from then on, without a restart. What
 //! can't be read or compiled changes nothing of what is served. While the control store is down, the last known catalog
 //! stands, so reads go on.
 
 use super::endpoint::Endpoint;
 use super::feed::{Feed, Feeds, ProgressSource};
+use super::gate::Gate;
 use super::lag::LagMeter;
 use super::path::Routes;
 use super::store::{Reader, http_client};
-use crate::control::{Control, ControlError, Generation, HostStatus};
+use crate::control::{Control, ControlError, Generation, HostStatus, SERVE_LEASE_MS};
 use crate::event::Catalog;
 use crate::projection::{Compiled, ReadModelKind, Source};
 use crate::sink::StoreUrls;
@@ -17,9 +23,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
+/// How often the service says which version it answers from: several times within its lease.
+const SAY_EVERY: Duration = Duration::from_millis(300);
+/// How long a request waits to make sure of the version, where the service could say nothing for a while.
+const MAKE_SURE_MAX: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -29,6 +41,7 @@ pub(crate) struct ReadModel {
     pub(crate) kind: ReadModelKind,
     pub(crate) reader: Reader,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) gate: Arc<Gate>,
     endpoints: Vec<Arc<Endpoint>>,
     lag: Arc<Lag>,
 }
@@ -93,6 +106,13 @@ pub(crate) struct Keeper {
     live: RwLock<Option<Arc<Live>>>,
     pub(crate) feeds: Arc<Feeds>,
     reachable: std::sync::atomic::AtomicBool,
+    /// Who we are to the control store, and the version that we have said.
+    id: Uuid,
+    version: AtomicI64,
+    /// Of generations that aren't served any more, and may still be read.
+    closed: Mutex<Vec<Arc<Gate>>>,
+    /// When we asked for the newest version that we serve.
+    made_sure: watch::Sender<Instant>,
     urls: StoreUrls,
     schemas: Catalog,
     client: reqwest::Client,
@@ -104,6 +124,10 @@ impl Keeper {
             live: RwLock::default(),
             feeds: Arc::default(),
             reachable: false.into(),
+            id: Uuid::now_v7(),
+            version: AtomicI64::new(0),
+            closed: Mutex::default(),
+            made_sure: watch::Sender::new(Instant::now()),
             urls,
             schemas,
             client: http_client()?,
@@ -132,9 +156,14 @@ impl Keeper {
         let listener = tokio::spawn(Arc::clone(&self.feeds).listen(control.clone()));
         let _stop_with_us = StopOnDrop(listener.abort_handle());
         let source: Arc<dyn ProgressSource> = Arc::new(control.clone());
+        let mut next_look = Instant::now();
         loop {
-            let looked = timeout(LOOK_TIMEOUT, self.look(&control, &source)).await;
+            let whole = Instant::now() >= next_look;
+            let looked = timeout(LOOK_TIMEOUT, self.look(&control, &source, whole)).await;
             let looked = looked.map_or_else(|_| Err("no answer in time".to_owned()), |l| l.map_err(|e| e.to_string()));
+            if whole {
+                next_look = Instant::now() + LOOK_EVERY;
+            }
             if self.reachable.swap(looked.is_ok(), Ordering::Relaxed) != looked.is_ok() {
                 match looked {
                     Ok(()) => tracing::info!("the control store answers"),
@@ -143,32 +172,114 @@ impl Keeper {
                     }
                 }
             }
-            sleep(LOOK_EVERY).await;
+            _ = timeout(SAY_EVERY, self.feeds.catalog.notified()).await;
         }
     }
 
-    async fn look(&self, control: &Control, source: &Arc<dyn ProgressSource>) -> Result<(), ControlError> {
-        let generations = control.live().await?;
-        let reports = control.host_status().await?;
-        self.serve(generations, source);
-        if let Some(live) = self.live() {
+    /// Says our version; follows where there is a newer one. `whole`: looks at files and lag too.
+    async fn look(&self, control: &Control, source: &Arc<dyn ProgressSource>, whole: bool) -> Result<(), ControlError> {
+        let asked = Instant::now();
+        let said = self.version.load(Ordering::Relaxed);
+        let newest = control.serves(self.id, said).await?;
+        if whole || newest != said {
+            let (version, generations) = control.catalog().await?;
+            self.bind(generations, source).await;
+            self.made_sure.send_replace(asked);
+            self.wait_for_reads(control, said).await?;
+            self.version.store(version, Ordering::Relaxed);
+            if version != said {
+                control.serves(self.id, version).await?;
+                tracing::info!(version, "this version of the catalog is served");
+            }
+        } else {
+            self.made_sure.send_replace(asked);
+        }
+        if let Some(live) = self.live().filter(|_| whole) {
+            let reports = control.host_status().await?;
             live.models.values().for_each(|model| measure(model, &reports));
         }
         Ok(())
     }
 
-    /// Serves these generations from now on, if they or their files aren't those that are served already.
-    pub(crate) fn serve(&self, generations: Vec<Generation>, source: &Arc<dyn ProgressSource>) {
-        let before = self.live();
-        let made_from: Vec<_> = generations.iter().map(|g| (g.generation_id, g.config.clone())).collect();
-        if before.as_deref().is_some_and(|live| live.made_from == made_from) {
+    /// Waits until nobody reads the generations that aren't served any more; says meanwhile that we don't follow yet.
+    async fn wait_for_reads(&self, control: &Control, said: i64) -> Result<(), ControlError> {
+        loop {
+            let next = self.closed.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            let Some(gate) = next else { return Ok(()) };
+            while timeout(SAY_EVERY, gate.emptied()).await.is_err() {
+                control.serves(self.id, said).await?;
+            }
+            self.closed.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        }
+    }
+
+    /// Makes sure, where it isn't, that what is served was the newest a moment ago. Without the control store what is known is
+    /// served on: nothing can have changed while it was down for all.
+    pub(crate) async fn make_sure(&self) {
+        let mut made_sure = self.made_sure.subscribe();
+        let lease = Duration::from_millis(SERVE_LEASE_MS);
+        let is_fresh = |at: &Instant| at.elapsed() < lease;
+        if is_fresh(&made_sure.borrow_and_update()) || !self.reachable() {
             return;
         }
-        let live = Arc::new(self.build(generations, made_from, before.as_deref(), source));
+        self.feeds.catalog.notify_one();
+        _ = timeout(MAKE_SURE_MAX, made_sure.wait_for(is_fresh)).await;
+    }
+
+    /// Stops saying anything: nobody needs to wait for us.
+    pub(crate) async fn leave(&self, control_url: &str) {
+        let leave = async { Control::connect(control_url).await?.serves_no_more(self.id).await };
+        _ = timeout(LOOK_TIMEOUT, leave).await;
+    }
+
+    /// Serves these generations, once the progress of what is new was read.
+    async fn bind(&self, generations: Vec<Generation>, source: &Arc<dyn ProgressSource>) {
+        let before = self.live();
+        let Some(live) = self.build_if_new(generations, before.as_deref(), source) else { return };
+        let known = |id: &i64| before.as_deref().is_some_and(|before| before.models.contains_key(id));
+        for (_, model) in live.models.iter().filter(|(id, _)| !known(id)) {
+            _ = timeout(LOOK_EVERY, model.feed.first()).await;
+        }
+        self.publish(live, before.as_deref());
+    }
+
+    /// Serves these generations from now on, if they or their files aren't those that are served already.
+    #[cfg(test)]
+    pub(crate) fn serve(&self, generations: Vec<Generation>, source: &Arc<dyn ProgressSource>) {
+        let before = self.live();
+        if let Some(live) = self.build_if_new(generations, before.as_deref(), source) {
+            self.publish(live, before.as_deref());
+        }
+    }
+
+    fn build_if_new(
+        &self,
+        generations: Vec<Generation>,
+        before: Option<&Live>,
+        source: &Arc<dyn ProgressSource>,
+    ) -> Option<Live> {
+        let made_from: Vec<_> = generations.iter().map(|g| (g.generation_id, g.config.clone())).collect();
+        if before.is_some_and(|live| live.made_from == made_from) {
+            return None;
+        }
+        Some(self.build(generations, made_from, before, source))
+    }
+
+    fn publish(&self, live: Live, before: Option<&Live>) {
+        let live = Arc::new(live);
         self.feeds.replace(live.models.values().map(|m| Arc::clone(&m.feed)));
         // What was notified before they were listened for is read now.
         live.models.values().for_each(|m| m.feed.notify());
+        let gone: Vec<_> = before
+            .into_iter()
+            .flat_map(|before| &before.models)
+            .filter(|(id, _)| !live.models.contains_key(id))
+            .map(|(_, model)| Arc::clone(&model.gate))
+            .collect();
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        // Whom this turns away finds the new ones.
+        gone.iter().for_each(|gate| gate.close());
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
     }
 
     fn build(
@@ -219,7 +330,8 @@ impl Keeper {
             None => follow_progress(generation.generation_id, source),
         };
         let kind = compiled.kind;
-        Ok(Arc::new(ReadModel { generation, kind, reader, feed, endpoints, lag }))
+        let gate = known.map_or_else(Arc::default, |model| Arc::clone(&model.gate));
+        Ok(Arc::new(ReadModel { generation, kind, reader, feed, gate, endpoints, lag }))
     }
 }
 

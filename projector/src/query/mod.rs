@@ -15,13 +15,15 @@
 //! partition's recent ones. A token knows no such limit.
 //!
 //! # What is served
-//! The queries in the frozen configs of the live generations, each bound to its generation's physical place ([`live`]).
-//! The service holds nothing of its own: any number of them run side by side.
+//! The queries in the frozen configs of the live generations, each bound to its generation's physical place ([`live`]), all of
+//! one version of the catalog. When another generation goes live, queries that wait begin again with that one, and those that
+//! read end first ([`gate`]); only then the service says that it follows. The service holds nothing of its own: any number of them run side by side.
 
 mod answer;
 mod endpoint;
 mod feed;
 mod freshness;
+mod gate;
 mod http;
 mod lag;
 mod live;
@@ -69,7 +71,8 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let keeper = live::Keeper::new(config.stores, config.schemas)?;
-    let follower = tokio::spawn(std::sync::Arc::clone(&keeper).follow(config.control_url));
+    let follower = tokio::spawn(std::sync::Arc::clone(&keeper).follow(config.control_url.clone()));
+    let leaving = std::sync::Arc::clone(&keeper);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let server = axum::serve(listener, http::router(keeper)).with_graceful_shutdown(async {
         stop.await;
@@ -90,5 +93,6 @@ pub async fn serve(
         }
     };
     follower.abort();
+    leaving.leave(&config.control_url).await;
     Ok(result?)
 }

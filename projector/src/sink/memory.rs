@@ -1,6 +1,6 @@
 //! The contract in a map, for tests of whatever drives a sink: calls can be made to fail before or after they took effect.
 
-use super::{Outcome, Partition, Place, Sink, SinkError, Stored, Write, reserved_name};
+use super::{Outcome, Page, Partition, Place, Sink, SinkError, Stored, Write, reserved_name};
 use crate::apply::Progress;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -172,6 +172,28 @@ impl Sink for MemorySink {
             let keys = named.map(|(key, _)| key).filter(|key| after.is_none_or(|after| key.as_str() > after));
             keys.take(limit).cloned().collect()
         })
+    }
+
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        let now = Utc::now();
+        self.owned(|inner| {
+            let visible = |kept: &Kept| kept.stored.fields.is_some() && kept.expires.is_none_or(|at| at > now);
+            let above =
+                inner.documents.iter().filter(|(key, kept)| cursor.is_none_or(|c| key.as_str() > c) && visible(kept));
+            let documents: Vec<_> = above.take(limit).map(|(key, kept)| (key.clone(), kept.stored.clone())).collect();
+            let next = (documents.len() == limit).then(|| documents.last().map(|(key, _)| key.clone())).flatten();
+            Page { documents, next }
+        })
+    }
+
+    async fn remove(&self, _: &[Partition]) -> Result<(), SinkError> {
+        self.store.with(|inner| {
+            if inner.owner.as_ref() == Some(&self.generation) {
+                inner.owner = None;
+                inner.documents.clear();
+            }
+        });
+        Ok(())
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

@@ -25,6 +25,9 @@
 //!
 //! **Progress of a former owner** (a smaller [`Progress::fence`] than the one saved) never replaces that of the present one.
 //!
+//! **Swaps**: of a read model's places one is read directly; [`Sink::go_live`] moves that from one to another in one step of the
+//! store. Whoever writes to either meanwhile still writes to its own.
+//!
 //! **Deletes** are tombstones that keep the version, so that a late writer can't revive the document.
 //!
 //! **Names** that begin with `_` belong to the projector: each store hides its version, tombstone mark or row id behind one, and
@@ -129,6 +132,15 @@ pub struct StoreUrls {
     pub postgres_read_url: String,
 }
 
+/// Some documents of a place.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The documents with their keys.
+    pub documents: Vec<(String, Stored)>,
+    /// Where to go on; none at the end.
+    pub next: Option<String>,
+}
+
 /// The [`Sink::pace`] of stores that make a file of each write.
 const PACE_OF_FILES: Duration = Duration::from_millis(50);
 
@@ -138,7 +150,20 @@ pub trait Sink: Send + Sync {
     /// Creates the place (index with mapping, table, marker of the key space) if it isn't there. Idempotent.
     async fn prepare(&self) -> Result<(), SinkError>;
 
-    /// Makes this place the one that direct readers see (alias, view). Idempotent.
+    /// [`Sink::prepare`] for a generation that isn't the live one: where only one place is read directly, another one is taken.
+    async fn prepare_aside(&self) -> Result<(), SinkError> {
+        self.prepare().await
+    }
+
+    /// Tells the store that a flood of writes begins that nobody reads yet, or that it is over: until then it needs neither
+    /// refreshes nor copies. Idempotent.
+    async fn replaying(&self, on: bool) -> Result<(), SinkError> {
+        let _ = on;
+        Ok(())
+    }
+
+    /// Makes this place the one that direct readers see (alias, view, key). Idempotent; they see the former one until then, and
+    /// never none.
     async fn go_live(&self) -> Result<(), SinkError>;
 
     /// The documents of `keys`, in that order, `None` where there is none. At most 10,000 keys.
@@ -174,6 +199,25 @@ pub trait Sink: Send + Sync {
     async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
         let _ = (parent, after, limit);
         Err(SinkError::Broken { store: "store", reason: "keeps no parents".to_owned() })
+    }
+
+    /// Some of the documents (rows) that readers see, with a cursor for more: each once, in no order that means anything, as long
+    /// as nobody writes. Sees what was written before the last [`Sink::refresh`].
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        let _ = (cursor, limit);
+        Err(SinkError::Broken { store: "store", reason: "can't be browsed".to_owned() })
+    }
+
+    /// [`Sink::load`], also for rows.
+    async fn fetch(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        self.load(keys).await
+    }
+
+    /// Removes the place with all that is in it, and the progress of these partitions. Idempotent; nothing of another
+    /// generation's is touched.
+    async fn remove(&self, partitions: &[Partition]) -> Result<(), SinkError> {
+        let _ = partitions;
+        Err(SinkError::Broken { store: "store", reason: "can't be removed".to_owned() })
     }
 
     /// How many documents (rows) readers see now.

@@ -77,7 +77,7 @@ impl Reader {
         client: &reqwest::Client,
     ) -> Result<Self, ReadError> {
         Ok(match store {
-            Store::Redis(config) => Self::Redis(RedisReader::open(config, document, urls)?),
+            Store::Redis(config) => Self::Redis(RedisReader::open(config, generation, document, urls)?),
             Store::Elasticsearch(_) => Self::Search(SearchReader::open(generation, document, urls, client)),
             Store::Clickhouse(_) => Self::Clickhouse(ClickhouseReader::open(generation, urls, client)),
             Store::Postgres(config) => Self::Postgres(PostgresReader::open(config, generation, urls)?),

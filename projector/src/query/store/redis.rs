@@ -1,48 +1,94 @@
-//! Documents in Redis: one `HGETALL`.
+//! Documents in Redis: one `HGETALL`, with the marker that tells whose database it is.
 
 use super::{CONNECT_TIMEOUT, ReadError};
 use crate::apply::Stored;
+use crate::control::Generation;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use crate::sink::StoreUrls;
 use crate::sink::redis::convert::from_hash;
+use crate::sink::redis::neighbour;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(crate) struct RedisReader {
-    connection: ConnectionManager,
+    /// Of the two databases of the read model: a swap exchanges them under open connections.
+    connections: [ConnectionManager; 2],
+    /// Where our generation was seen last.
+    at: Arc<AtomicUsize>,
+    marker: String,
+    generation: String,
     prefix: String,
     document: Kind,
 }
 
+type Hash = HashMap<String, String>;
+
 impl RedisReader {
-    pub(super) fn open(config: &RedisStore, document: &Kind, urls: &StoreUrls) -> Result<Self, ReadError> {
-        let address = format!("{}/{}", urls.redis_url.trim_end_matches('/'), config.database);
-        let client = redis::Client::open(address).map_err(|e| ReadError::unavailable(&e))?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(READ_TIMEOUT))
-            .set_number_of_retries(3)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500));
-        let connection =
-            ConnectionManager::new_lazy_with_config(client, settings).map_err(|e| ReadError::unavailable(&e))?;
-        Ok(Self { connection, prefix: config.prefix.clone(), document: document.clone() })
+    pub(super) fn open(
+        config: &RedisStore,
+        generation: &Generation,
+        document: &Kind,
+        urls: &StoreUrls,
+    ) -> Result<Self, ReadError> {
+        Ok(Self {
+            connections: [connect(config.database, urls)?, connect(neighbour(config.database), urls)?],
+            at: Arc::default(),
+            marker: format!("projector:generation:{}", generation.read_model),
+            generation: generation.id(),
+            prefix: config.prefix.clone(),
+            document: document.clone(),
+        })
     }
 
-    /// The document under a key. A read is safe to send again: once, for a connection that the server had closed.
+    /// The document under a key.
     pub(crate) async fn read(&self, key: &str) -> Result<Option<Stored>, ReadError> {
-        let mut command = redis::cmd("HGETALL");
-        command.arg(format!("{}{key}", self.prefix));
-        let mut connection = self.connection.clone();
-        let mut answer: Result<HashMap<String, String>, _> = command.query_async(&mut connection).await;
-        if answer.as_ref().is_err_and(|e| e.is_io_error() || e.is_connection_dropped()) {
-            answer = command.query_async(&mut connection).await;
+        let here = self.at.load(Ordering::Relaxed);
+        let (mut owner, mut hash) = self.look(here, key).await?;
+        if owner.as_ref() != Some(&self.generation) {
+            let other = 1 - here;
+            match self.look(other, key).await {
+                Ok((found, elsewhere)) if found.as_ref() == Some(&self.generation) => {
+                    self.at.store(other, Ordering::Relaxed);
+                    (owner, hash) = (found, elsewhere);
+                }
+                // A server may have one database only.
+                Ok(_) | Err(_) => {}
+            }
         }
-        from_hash(answer.map_err(|e| ReadError::unavailable(&e))?, &self.document).map_err(ReadError::Unavailable)
+        if let Some(owner) = owner.filter(|owner| *owner != self.generation) {
+            return Err(ReadError::Unavailable(format!("the database is {owner}'s, not {}'s", self.generation)));
+        }
+        from_hash(hash, &self.document).map_err(ReadError::Unavailable)
     }
+
+    /// The marker and the hash of one moment. A read is safe to send again: once, for a connection that the server had closed.
+    async fn look(&self, at: usize, key: &str) -> Result<(Option<String>, Hash), ReadError> {
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("GET").arg(&self.marker).cmd("HGETALL").arg(format!("{}{key}", self.prefix));
+        let mut connection = self.connections[at].clone();
+        let mut answer = pipeline.query_async(&mut connection).await;
+        if answer.as_ref().is_err_and(|e: &redis::RedisError| e.is_io_error() || e.is_connection_dropped()) {
+            answer = pipeline.query_async(&mut connection).await;
+        }
+        answer.map_err(|e| ReadError::unavailable(&e))
+    }
+}
+
+fn connect(database: u8, urls: &StoreUrls) -> Result<ConnectionManager, ReadError> {
+    let address = format!("{}/{database}", urls.redis_url.trim_end_matches('/'));
+    let client = redis::Client::open(address).map_err(|e| ReadError::unavailable(&e))?;
+    let settings = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(READ_TIMEOUT))
+        .set_number_of_retries(3)
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(500));
+    ConnectionManager::new_lazy_with_config(client, settings).map_err(|e| ReadError::unavailable(&e))
 }

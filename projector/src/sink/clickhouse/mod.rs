@@ -15,6 +15,7 @@
 
 mod columns;
 mod config;
+mod place;
 mod sink;
 
 pub use sink::ClickhouseSink;

@@ -1,7 +1,7 @@
 //! The sink.
 
 use super::super::{
-    Outcome, PACE_OF_FILES, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
+    Outcome, PACE_OF_FILES, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
 };
 use super::columns::{columns, is_nested, takes_null};
 use super::config::{Client, Failure, broken, quoted, text};
@@ -13,17 +13,17 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
-const PROGRESS: &str = "projector_progress";
+pub(super) const PROGRESS: &str = "projector_progress";
 
 /// A generation's place in ClickHouse.
 pub struct ClickhouseSink {
-    client: Client,
-    generation: String,
-    database: String,
-    view: String,
-    table: String,
-    day: String,
-    columns: Vec<(String, String)>,
+    pub(super) client: Client,
+    pub(super) generation: String,
+    pub(super) database: String,
+    pub(super) view: String,
+    pub(super) table: String,
+    pub(super) day: String,
+    pub(super) columns: Vec<(String, String)>,
 }
 
 impl ClickhouseSink {
@@ -43,7 +43,7 @@ impl ClickhouseSink {
         })
     }
 
-    fn qualified(&self, name: &str) -> String {
+    pub(super) fn qualified(&self, name: &str) -> String {
         format!("{}.{}", quoted(&self.database), quoted(name))
     }
 
@@ -54,6 +54,17 @@ impl ClickhouseSink {
             owner,
             generation: self.generation.clone(),
         }
+    }
+
+    /// What the table says whose it is, if it is there.
+    pub(super) async fn owner(&self) -> Result<Option<String>, SinkError> {
+        let sql = format!(
+            "SELECT comment FROM system.tables WHERE database = {} AND name = {}",
+            text(&self.database),
+            text(&self.table)
+        );
+        let rows = self.client.rows(&sql).await?;
+        Ok(rows.first().and_then(|row| row["comment"].as_str().map(str::to_owned)))
     }
 
     /// That the table has all columns of this generation.
@@ -176,18 +187,7 @@ impl Sink for ClickhouseSink {
         self.client.execute(&table).await?;
         self.client.execute(&progress).await?;
         self.add_fence().await?;
-        let sql = format!(
-            "SELECT comment FROM system.tables WHERE database = {} AND name = {}",
-            text(&self.database),
-            text(&self.table)
-        );
-        let owner = self
-            .client
-            .rows(&sql)
-            .await?
-            .first()
-            .and_then(|row| row["comment"].as_str().map(str::to_owned))
-            .unwrap_or_default();
+        let owner = self.owner().await?.unwrap_or_default();
         if owner == self.generation { self.check_columns().await } else { Err(self.fenced(&self.table, owner)) }
     }
 
@@ -263,6 +263,18 @@ impl Sink for ClickhouseSink {
             lines.push_str(&format!("{line}\n"));
         }
         Ok(self.client.insert(&self.qualified(PROGRESS), Bytes::from(lines)).await?)
+    }
+
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        self.page(cursor, limit).await
+    }
+
+    async fn fetch(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        self.rows_of(keys).await
+    }
+
+    async fn remove(&self, _: &[Partition]) -> Result<(), SinkError> {
+        self.remove_place().await
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

@@ -21,6 +21,7 @@
 mod config;
 mod convert;
 mod mapping;
+mod place;
 mod sink;
 
 pub use sink::ElasticsearchSink;

@@ -1,7 +1,7 @@
 //! The sink.
 
 use super::super::{
-    Outcome, PACE_OF_FILES, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
+    Outcome, PACE_OF_FILES, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
 };
 use super::config::{Client, broken, unavailable};
 use super::convert::{outcome, source, stored};
@@ -14,7 +14,7 @@ use elasticsearch::http::Method;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
-const PROGRESS_INDEX: &str = "projector-progress";
+pub(super) const PROGRESS_INDEX: &str = "projector-progress";
 /// A bulk request's size: enough to be quick, little enough for a small heap.
 const BULK_BYTES_MAX: usize = 5 << 20;
 const BULK_ITEMS_MAX: usize = 2_000;
@@ -28,10 +28,10 @@ const KEY_BYTES_MAX: usize = 512;
 
 /// A generation's place in Elasticsearch or OpenSearch.
 pub struct ElasticsearchSink {
-    client: Client,
+    pub(super) client: Client,
     alias: String,
-    index: String,
-    document: Kind,
+    pub(super) index: String,
+    pub(super) document: Kind,
     mapping: Json,
 }
 
@@ -66,7 +66,7 @@ impl ElasticsearchSink {
         items.iter().map(|item| outcome(&item["index"])).collect()
     }
 
-    fn progress_id(&self, partition: &Partition) -> String {
+    pub(super) fn progress_id(&self, partition: &Partition) -> String {
         format!("{}/{}/{}", self.index, partition.topic, partition.number)
     }
 
@@ -262,6 +262,18 @@ impl Sink for ElasticsearchSink {
         }
     }
 
+    async fn replaying(&self, on: bool) -> Result<(), SinkError> {
+        self.set_replaying(on).await
+    }
+
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        self.page(cursor, limit).await
+    }
+
+    async fn remove(&self, partitions: &[Partition]) -> Result<(), SinkError> {
+        self.remove_place(partitions).await
+    }
+
     async fn count(&self) -> Result<u64, SinkError> {
         let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
         let body = json!({"query": {"bool": {"must_not": hidden}}});
@@ -288,6 +300,6 @@ impl ElasticsearchSink {
     }
 }
 
-fn write_alias(index: &str) -> String {
+pub(super) fn write_alias(index: &str) -> String {
     format!("{index}-write")
 }

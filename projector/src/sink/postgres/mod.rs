@@ -19,6 +19,7 @@
 mod columns;
 mod config;
 mod convert;
+mod place;
 mod sink;
 
 pub(crate) use config::{Fault, fault, visible};

@@ -1,6 +1,6 @@
 //! The sink.
 
-use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
+use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
 use super::columns::{Column, HIDDEN, columns};
 use super::config::{Client, Failure, broken, quoted, table, text, visible};
 use super::convert::{cell, from_row, to_row};
@@ -17,18 +17,18 @@ const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 << 20;
 /// The server cuts longer names, and would then not find their values.
 const NAME_BYTES_MAX: usize = 63;
-const PROGRESS: &str = "projector_progress";
+pub(super) const PROGRESS: &str = "projector_progress";
 
 /// A generation's place in Postgres.
 pub struct PostgresSink {
-    client: Client,
-    generation: String,
+    pub(super) client: Client,
+    pub(super) generation: String,
     schema: String,
     view: String,
-    table: String,
-    visible: String,
-    document: Kind,
-    columns: Vec<Column>,
+    pub(super) table: String,
+    pub(super) visible: String,
+    pub(super) document: Kind,
+    pub(super) columns: Vec<Column>,
     indexes: Vec<Vec<String>>,
 }
 
@@ -61,7 +61,7 @@ impl PostgresSink {
         })
     }
 
-    fn qualified(&self, name: &str) -> String {
+    pub(super) fn qualified(&self, name: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(name))
     }
 
@@ -74,7 +74,7 @@ impl PostgresSink {
     }
 
     /// What the relation of this name is (`r` a table, `v` a view, …) and says in its comment, if it is there.
-    async fn relation(&self, name: &str) -> Result<Option<(String, String)>, SinkError> {
+    pub(super) async fn relation(&self, name: &str) -> Result<Option<(String, String)>, SinkError> {
         let sql = "SELECT c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c
                    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
         let rows = self.client.rows(sqlx::query(sql).bind(&self.schema).bind(name)).await?;
@@ -319,6 +319,14 @@ impl Sink for PostgresSink {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.client.rows(sqlx::query(AssertSqlSafe(sql)).bind(parent).bind(after).bind(limit)).await?;
         rows.iter().map(|row| cell(row, 0)).collect()
+    }
+
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        self.page(cursor, limit).await
+    }
+
+    async fn remove(&self, _: &[Partition]) -> Result<(), SinkError> {
+        self.remove_place().await
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

@@ -4,7 +4,7 @@
 //! | key | type | what |
 //! |---|---|---|
 //! | `<prefix><key>` | hash | a document: its fields as text (nested values as JSON; null = no such field), and hidden ones |
-//! | `projector:generation:<read model>` | string | the generation that owns the prefix: `loans-g1` |
+//! | `projector:generation:<read model>` | string | the generation that owns the prefix in this database: `loans-g1` |
 //! | `projector:progress:<generation>` | hash | field `<topic>/<partition>`, value the progress as JSON |
 //! | `projector:children:<generation>:<parent>` | sorted set, all scores 0 | the keys of the documents that name this parent |
 //!
@@ -18,10 +18,16 @@
 //! without cluster mode (as logical databases do). Children are noted before the document is written, in a call of their own: so
 //! a parent may name a child that was never written or no longer names it, but misses none.
 //!
+//! # Two databases
+//! A read model has the database that its file names, which readers look at, and its neighbour ([`pair`]): a generation that isn't
+//! live is there, and `SWAPDB` makes it live. Each script and each load checks the marker.
+//!
 //! `progress.lua` saves progress unless a later owner did.
 
 mod config;
 pub(crate) mod convert;
+mod pair;
 mod sink;
 
+pub(crate) use pair::neighbour;
 pub use sink::RedisSink;

@@ -1,27 +1,37 @@
 //! The sink.
 
-use super::super::{Outcome, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
-use super::config::{Names, broken, classify, connect, is_wrong_type};
+use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
+use super::config::{Names, broken, classify, is_wrong_type};
 use super::convert;
+use super::pair::{Owner, Pair};
 use crate::apply::Progress;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use async_trait::async_trait;
-use redis::aio::ConnectionManager;
 use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 const WRITE: &str = include_str!("write.lua");
 const PROGRESS: &str = include_str!("progress.lua");
+const CHILDREN: &str = include_str!("children.lua");
 /// A pipeline's size in documents, so that none takes the server for long.
 const PIPELINE_MAX: usize = 1000;
+/// Where its generation lives is looked for so often: once more than a swap can mislead.
+const LOOKS_MAX: usize = 3;
 
 /// A generation's place in Redis.
 pub struct RedisSink {
-    connection: ConnectionManager,
+    pair: Pair,
     names: Names,
     document: Kind,
     script_hash: String,
+}
+
+/// What came of a call that asks for the marker.
+enum Answer<T> {
+    Done(T),
+    /// The database is somebody else's (`""`: nobody's), so nothing was done, or not all.
+    Elsewhere(String),
 }
 
 impl RedisSink {
@@ -30,47 +40,64 @@ impl RedisSink {
     /// # Errors
     /// When the address can't be used.
     pub fn open(config: &RedisStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
+        let names = Names::new(config, &place);
         Ok(Self {
-            connection: connect(config, urls)?,
-            names: Names::new(config, &place),
+            pair: Pair::open(config, urls, &names)?,
+            names,
             document: place.document,
             script_hash: redis::Script::new(WRITE).get_hash().to_owned(),
         })
     }
 
     fn fenced(&self, owner: String) -> SinkError {
-        let place = format!("Redis keys `{}*`", self.names.prefix);
+        let place = format!("Redis keys `{}*` of database {}", self.names.prefix, self.pair.database());
         SinkError::Fenced { place, owner, generation: self.names.generation.clone() }
     }
 
+    /// Why nothing can be done here.
+    fn lost(&self, owner: String) -> SinkError {
+        if !owner.is_empty() {
+            return self.fenced(owner);
+        }
+        broken(format!(
+            "`{}` is gone: the database was emptied while it was written to; start again to fill it anew",
+            self.names.marker
+        ))
+    }
+
     async fn pipeline(&self, mut pipeline: redis::Pipeline) -> Result<Vec<RedisResult<Value>>, SinkError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.pair.connection();
         pipeline.ignore_errors();
         pipeline.query_async(&mut connection).await.map_err(|e| classify(&e))
     }
 
     /// Notes the batch's keys under their parents' names.
-    async fn note_children(&self, batch: &[Write]) -> Result<(), SinkError> {
+    async fn note_children(&self, batch: &[Write]) -> Result<Answer<()>, SinkError> {
         let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (write, parent) in batch.iter().flat_map(|write| write.parents.iter().map(move |parent| (write, parent))) {
             children.entry(parent).or_default().push(&write.key);
         }
         if children.is_empty() {
-            return Ok(());
+            return Ok(Answer::Done(()));
         }
         let mut pipeline = redis::Pipeline::with_capacity(children.len());
         for (parent, keys) in children {
-            let command = pipeline.cmd("ZADD").arg(self.names.children(parent));
-            for key in keys {
-                command.arg(0).arg(key);
+            let command = pipeline.cmd("EVAL").arg(CHILDREN).arg(2);
+            command.arg(self.names.children(parent)).arg(&self.names.marker).arg(&self.names.generation).arg(keys);
+        }
+        for answer in self.pipeline(pipeline).await? {
+            match answer.map_err(|e| classify(&e))? {
+                Value::Int(_) => {}
+                other => return Ok(Answer::Elsewhere(owner(&other)?)),
             }
         }
-        let answers = self.pipeline(pipeline).await?;
-        answers.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(classify(&error)))
+        Ok(Answer::Done(()))
     }
 
-    async fn write_some(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
-        self.note_children(batch).await?;
+    async fn try_write(&self, batch: &[Write]) -> Result<Answer<Vec<Outcome>>, SinkError> {
+        if let Answer::Elsewhere(owner) = self.note_children(batch).await? {
+            return Ok(Answer::Elsewhere(owner));
+        }
         let mut pipeline = redis::Pipeline::with_capacity(batch.len() + 1);
         pipeline.cmd("SCRIPT").arg("LOAD").arg(WRITE);
         let mut rejected = HashMap::new();
@@ -89,66 +116,127 @@ impl RedisSink {
         }
         let mut answers = self.pipeline(pipeline).await?.into_iter();
         answers.next().transpose().map_err(|e| classify(&e))?;
-        let outcome = |(i, _)| match rejected.remove(&i) {
-            Some(reason) => Ok(Outcome::Rejected(reason)),
-            None => self.outcome(answers.next()),
-        };
-        batch.iter().enumerate().map(outcome).collect()
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for i in 0..batch.len() {
+            let outcome = match rejected.remove(&i) {
+                Some(reason) => Answer::Done(Outcome::Rejected(reason)),
+                None => outcome(answers.next())?,
+            };
+            match outcome {
+                Answer::Done(outcome) => outcomes.push(outcome),
+                Answer::Elsewhere(owner) => return Ok(Answer::Elsewhere(owner)),
+            }
+        }
+        Ok(Answer::Done(outcomes))
     }
 
-    fn outcome(&self, answer: Option<RedisResult<Value>>) -> Result<Outcome, SinkError> {
-        match answer {
-            Some(Ok(Value::Int(1))) => Ok(Outcome::Written),
-            Some(Ok(Value::Int(0))) => Ok(Outcome::Stale),
-            Some(Ok(Value::BulkString(owner))) if owner.is_empty() => Err(broken(format!(
-                "`{}` is gone: the database was emptied while it was written to; start again to fill it anew",
-                self.names.marker
-            ))),
-            Some(Ok(Value::BulkString(owner))) => Err(self.fenced(String::from_utf8_lossy(&owner).into_owned())),
-            Some(Ok(other)) => Err(broken(format!("unexpected answer to a write: {other:?}"))),
-            Some(Err(error)) if is_wrong_type(&error) => {
-                Ok(Outcome::Rejected(format!("its key holds something that isn't a document: {error}")))
+    async fn write_some(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        let mut owner = String::new();
+        for _ in 0..LOOKS_MAX {
+            match self.try_write(batch).await? {
+                Answer::Done(outcomes) => return Ok(outcomes),
+                Answer::Elsewhere(found) => owner = found,
             }
-            Some(Err(error)) => Err(classify(&error)),
-            None => Err(broken("fewer answers than writes".to_owned())),
+            self.pair.look_elsewhere().await?;
         }
+        Err(self.lost(owner))
+    }
+
+    /// The hashes of keys, as long as the database is ours before and after: a swap moves the ground under open connections.
+    async fn load_some(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        for look in 1..=LOOKS_MAX {
+            let mut pipeline = redis::Pipeline::with_capacity(keys.len() + 2);
+            pipeline.cmd("GET").arg(&self.names.marker);
+            for key in keys {
+                pipeline.cmd("HGETALL").arg(format!("{}{key}", self.names.prefix));
+            }
+            pipeline.cmd("GET").arg(&self.names.marker);
+            let mut answers = self.pipeline(pipeline).await?;
+            let after = answers.pop();
+            let mut answers = answers.into_iter();
+            let mut ours = true;
+            for marker in [answers.next(), after] {
+                let marker: Option<String> = marker
+                    .ok_or_else(|| broken("fewer answers than reads".to_owned()))?
+                    .and_then(|value| Ok(redis::from_redis_value(value)?))
+                    .map_err(|e| classify(&e))?;
+                ours &= marker.as_deref() == Some(self.names.generation.as_str());
+            }
+            // Where no database is ours, what is read here can't be written anywhere.
+            if ours || look == LOOKS_MAX {
+                return keys.iter().zip(answers).map(|(key, answer)| self.stored(key, answer)).collect();
+            }
+            self.pair.look_elsewhere().await?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn stored(&self, key: &str, answer: RedisResult<Value>) -> Result<Option<Stored>, SinkError> {
+        let foreign = |reason| broken(format!("`{}{key}`: {reason}; remove it", self.names.prefix));
+        let hash = match answer {
+            Ok(value) => redis::from_redis_value(value).map_err(|e| foreign(e.to_string()))?,
+            Err(error) if is_wrong_type(&error) => return Err(foreign(error.to_string())),
+            Err(error) => return Err(classify(&error)),
+        };
+        convert::from_hash(hash, &self.document).map_err(foreign)
+    }
+
+    /// A page of the keys with our prefix; a scan may give a key twice.
+    async fn scan(&self, cursor: u64, count: usize) -> Result<(u64, Vec<String>), SinkError> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(self.names.pattern()).arg("COUNT").arg(count).arg("TYPE").arg("hash");
+        scan.query_async(&mut self.pair.connection()).await.map_err(|e| classify(&e))
+    }
+}
+
+fn outcome(answer: Option<RedisResult<Value>>) -> Result<Answer<Outcome>, SinkError> {
+    match answer {
+        Some(Ok(Value::Int(1))) => Ok(Answer::Done(Outcome::Written)),
+        Some(Ok(Value::Int(0))) => Ok(Answer::Done(Outcome::Stale)),
+        Some(Ok(other)) => Ok(Answer::Elsewhere(owner(&other)?)),
+        Some(Err(error)) if is_wrong_type(&error) => {
+            Ok(Answer::Done(Outcome::Rejected(format!("its key holds something that isn't a document: {error}"))))
+        }
+        Some(Err(error)) => Err(classify(&error)),
+        None => Err(broken("fewer answers than writes".to_owned())),
+    }
+}
+
+/// Who a script says owns the database.
+fn owner(answer: &Value) -> Result<String, SinkError> {
+    match answer {
+        Value::BulkString(owner) => Ok(String::from_utf8_lossy(owner).into_owned()),
+        other => Err(broken(format!("unexpected answer of a script: {other:?}"))),
     }
 }
 
 #[async_trait]
 impl Sink for RedisSink {
     async fn prepare(&self) -> Result<(), SinkError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("SETNX").arg(&self.names.marker).arg(&self.names.generation).ignore();
-        pipeline.cmd("GET").arg(&self.names.marker);
-        let mut connection = self.connection.clone();
-        let (owner,): (Option<String>,) = pipeline.query_async(&mut connection).await.map_err(|e| classify(&e))?;
-        let owner = owner.unwrap_or_default();
-        if owner == self.names.generation { Ok(()) } else { Err(self.fenced(owner)) }
+        match self.pair.take_first().await? {
+            Owner::Us => Ok(()),
+            Owner::Other(owner) => Err(self.fenced(owner)),
+        }
+    }
+
+    async fn prepare_aside(&self) -> Result<(), SinkError> {
+        match self.pair.take_second().await? {
+            Owner::Us => Ok(()),
+            Owner::Other(owner) => Err(self.fenced(owner)),
+        }
     }
 
     async fn go_live(&self) -> Result<(), SinkError> {
-        // The first generation writes where direct readers look.
-        Ok(())
+        match self.pair.swap().await? {
+            Owner::Us => Ok(()),
+            Owner::Other(owner) => Err(self.lost(owner)),
+        }
     }
 
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
         let mut documents = Vec::with_capacity(keys.len());
         for keys in keys.chunks(PIPELINE_MAX) {
-            let mut pipeline = redis::Pipeline::with_capacity(keys.len());
-            for key in keys {
-                pipeline.cmd("HGETALL").arg(format!("{}{key}", self.names.prefix));
-            }
-            let answers = self.pipeline(pipeline).await?;
-            for (key, answer) in keys.iter().zip(answers) {
-                let foreign = |reason| broken(format!("`{}{key}`: {reason}; remove it", self.names.prefix));
-                let hash = match answer {
-                    Ok(value) => redis::from_redis_value(value).map_err(|e| foreign(e.to_string()))?,
-                    Err(error) if is_wrong_type(&error) => return Err(foreign(error.to_string())),
-                    Err(error) => return Err(classify(&error)),
-                };
-                documents.push(convert::from_hash(hash, &self.document).map_err(foreign)?);
-            }
+            documents.extend(self.load_some(keys).await?);
         }
         Ok(documents)
     }
@@ -165,9 +253,10 @@ impl Sink for RedisSink {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
+        self.pair.find().await?;
         let mut command = redis::cmd("HMGET");
         command.arg(&self.names.progress).arg(partitions.iter().map(progress_field).collect::<Vec<_>>());
-        let mut connection = self.connection.clone();
+        let mut connection = self.pair.connection();
         let texts: Vec<Option<String>> = command.query_async(&mut connection).await.map_err(|e| classify(&e))?;
         let read = |text: String| {
             serde_json::from_str(&text).map_err(|e| broken(format!("`{}` isn't progress: {e}", self.names.progress)))
@@ -180,42 +269,65 @@ impl Sink for RedisSink {
             return Ok(());
         }
         let mut command = redis::cmd("EVAL");
-        command.arg(PROGRESS).arg(1).arg(&self.names.progress);
+        command.arg(PROGRESS).arg(2).arg(&self.names.progress).arg(&self.names.marker).arg(&self.names.generation);
         for (partition, progress) in progress {
             let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
             command.arg(progress_field(partition)).arg(progress.fence).arg(text);
         }
-        let mut connection = self.connection.clone();
-        command.exec_async(&mut connection).await.map_err(|e| classify(&e))
+        let mut found = String::new();
+        for _ in 0..LOOKS_MAX {
+            let mut connection = self.pair.connection();
+            match command.query_async(&mut connection).await.map_err(|e| classify(&e))? {
+                Value::Int(_) => return Ok(()),
+                other => found = owner(&other)?,
+            }
+            self.pair.look_elsewhere().await?;
+        }
+        Err(self.lost(found))
     }
 
     async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        self.pair.find().await?;
         let mut command = redis::cmd("ZRANGEBYLEX");
         command.arg(self.names.children(parent)).arg(after.map_or("-".to_owned(), |after| format!("({after}")));
         command.arg("+").arg("LIMIT").arg(0).arg(limit);
-        let mut connection = self.connection.clone();
+        let mut connection = self.pair.connection();
         command.query_async(&mut connection).await.map_err(|e| classify(&e))
+    }
+
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        let cursor = match cursor {
+            Some(cursor) => cursor.parse().map_err(|_| broken(format!("`{cursor}` is no cursor")))?,
+            None => {
+                self.pair.find().await?;
+                0
+            }
+        };
+        let (next, keys) = self.scan(cursor, limit).await?;
+        let strip = |key: String| key.strip_prefix(&self.names.prefix).map(str::to_owned);
+        let keys: Vec<String> = keys.into_iter().filter_map(strip).collect();
+        let documents = self.load(&keys).await?;
+        let visible = |(key, stored): (String, Option<Stored>)| Some((key, stored.filter(|s| s.fields.is_some())?));
+        let documents = keys.into_iter().zip(documents).filter_map(visible).collect();
+        Ok(Page { documents, next: (next != 0).then(|| next.to_string()) })
+    }
+
+    async fn remove(&self, _: &[Partition]) -> Result<(), SinkError> {
+        self.pair.remove(&self.names).await
     }
 
     /// Walks over the keys: exact while nobody writes.
     async fn count(&self) -> Result<u64, SinkError> {
-        let mut connection = self.connection.clone();
+        self.pair.find().await?;
         let (mut cursor, mut live) = (0_u64, HashSet::new());
         loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor)
-                .arg("MATCH")
-                .arg(self.names.pattern())
-                .arg("COUNT")
-                .arg(PIPELINE_MAX)
-                .arg("TYPE")
-                .arg("hash");
-            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await.map_err(|e| classify(&e))?;
+            let (next, keys) = self.scan(cursor, PIPELINE_MAX).await?;
             if !keys.is_empty() {
                 let mut pipeline = redis::Pipeline::with_capacity(keys.len());
                 for key in &keys {
                     pipeline.cmd("HEXISTS").arg(key).arg(convert::DELETED);
                 }
+                let mut connection = self.pair.connection();
                 let deleted: Vec<bool> = pipeline.query_async(&mut connection).await.map_err(|e| classify(&e))?;
                 // A scan may give a key twice.
                 live.extend(keys.into_iter().zip(deleted).filter(|(_, deleted)| !deleted).map(|(key, _)| key));
