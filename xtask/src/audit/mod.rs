@@ -7,9 +7,13 @@
 //!
 //! The projector may still be catching up, so whatever differs is compared anew until it agrees or the patience ends.
 
+mod account_balance;
+mod account_statement;
+mod account_transactions;
 mod compare;
 mod customer_order_history;
 mod daily_revenue;
+mod dashboard;
 mod order_list_view;
 mod order_summary;
 mod product_stats;
@@ -57,13 +61,17 @@ trait ReadModel: Sync {
     fn actual<'a>(&'a self, stores: &'a Stores) -> BoxFuture<'a, Result<Documents>>;
 }
 
-const READ_MODELS: [&dyn ReadModel; 6] = [
+const READ_MODELS: [&dyn ReadModel; 10] = [
     &order_summary::OrderSummary,
     &customer_order_history::CustomerOrderHistory,
     &daily_revenue::Facts,
     &daily_revenue::Days,
     &order_list_view::OrderListView,
     &product_stats::ProductStats,
+    &dashboard::Dashboard,
+    &account_balance::AccountBalance,
+    &account_transactions::AccountTransactions,
+    &account_statement::AccountStatement,
 ];
 
 /// Compares every read model of the instance whose environment is `env` (see `./dev env`).

@@ -54,8 +54,9 @@ pub(crate) async fn run(url: &str, args: &LoadArgs) -> Result<Report> {
     let input = tpch::generate(args.orders, args.seed);
     let steps = plan::plan(&input, args.seed);
 
-    let progress = Progress::start("customers, products", input.customers.len() + input.products.len());
+    let progress = Progress::start("customers, products, accounts", 2 * input.customers.len() + input.products.len());
     let catalogue = setup::create(&api, &input, &progress).await?;
+    setup::accounts(&api, &catalogue, &progress).await?;
     progress.finish();
 
     let progress = Progress::start("commands", steps.len());
