@@ -36,12 +36,12 @@ pub async fn are_of(orders: &[Uuid]) -> Result<()> {
 ///
 /// # Errors
 /// When it isn't so within half a minute.
-pub async fn parked(read_models: &[&str], event: Uuid) -> Result<()> {
+pub async fn parked(read_models: &[String], event: Uuid) -> Result<()> {
     let what = format!("{event} parked with one behind it by {read_models:?}, see {}", log("projector-run"));
     eventually(&what, LIMIT, || async {
         let letters = list().await?;
         for name in read_models {
-            let is = |letter: &&Value| letter["read_model"] == *name && letter["dead_letter_id"] == event.to_string();
+            let is = |letter: &&Value| letter["read_model"] == **name && letter["dead_letter_id"] == event.to_string();
             let letter = letters.iter().find(is).with_context(|| format!("{name} has not: {letters:#?}"))?;
             ensure!(letter["reason"].is_string(), "not parked for a fault: {letter}");
             ensure!(letter["waiting"] == 1, "not one behind it: {letter}");

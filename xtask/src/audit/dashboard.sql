@@ -1,4 +1,4 @@
--- The last event of each kind is booked on the order's own day; a day's hash lives for two.
+-- All is booked on the order's own day; a day's hash lives for two. A Redis hash holds texts.
 with entries as (
     select e.data ->> 'currency' as currency,
            case when e.event_type = 'OrderPlaced' then 1 end as orders,
@@ -21,7 +21,7 @@ select 'dashboard:sales:' || day as key,
        jsonb_build_object(
            'date', day::text,
            'total_orders', sum(orders)::text,
-           'revenue_cents', jsonb_object_agg(currency, cents)
+           'revenue_cents', replace(jsonb_object_agg(currency, cents)::text, ' ', '')
        ) as document
 from days
 group by day

@@ -47,9 +47,9 @@ impl Stores {
         })
     }
 
-    /// Every row of a read model's view, by the column that is its key.
+    /// Every row of a read model's view, by the expression that is its key.
     pub(super) async fn postgres_rows(&self, view: &'static str, key: &'static str) -> Result<Documents> {
-        let query = format!("select coalesce({key}::text, 'without {key}'), to_jsonb(v) from read_models.{view} v");
+        let query = format!("select coalesce(({key})::text, 'without a key'), to_jsonb(v) from read_models.{view} v");
         let rows: Vec<(String, Json<Document>)> =
             sqlx::query_as(AssertSqlSafe(query)).fetch_all(&self.postgres).await.with_context(|| view.to_owned())?;
         Ok(rows.into_iter().map(|(key, Json(document))| (key, document)).collect())
