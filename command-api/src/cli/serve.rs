@@ -90,7 +90,7 @@ async fn tend_outbox(pool: &PgPool, arguments: &ServeArgs) -> anyhow::Result<()>
         tracing::info!("no Kafka or no slot is named: the outbox is neither stamped nor pruned");
         return Ok(());
     };
-    let heartbeats = KafkaHeartbeats::start(brokers, outbox::oldest_heartbeat_ms(pool).await?);
+    let heartbeats = KafkaHeartbeats::start(brokers, outbox::HEARTBEATS, outbox::oldest_heartbeat_ms(pool).await?);
     let settings = outbox::Settings { slot, every: MARK_EVERY, kept: Duration::from_secs(arguments.outbox_kept_s) };
     tokio::spawn(outbox::tend(pool.clone(), settings, heartbeats));
     Ok(())

@@ -11,8 +11,8 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use uuid::Uuid;
 
-/// Its one partition is the outbox's order.
-const TOPIC: &str = "events.heartbeat";
+/// Where the connector sends heartbeats. Its one partition is the outbox's order.
+pub const TOPIC: &str = "events.heartbeat";
 const POLL: Duration = Duration::from_millis(500);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -35,14 +35,14 @@ pub struct KafkaHeartbeats {
 impl KafkaHeartbeats {
     /// Begins with those sent at `from_ms` (since 1970), and goes on until it is dropped. Kafka need not be there yet.
     #[must_use]
-    pub fn start(brokers: &str, from_ms: i64) -> Self {
+    pub fn start(brokers: &str, topic: &str, from_ms: i64) -> Self {
         let (seen, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let reader = Self { seen: Arc::clone(&seen), stop: Arc::clone(&stop) };
-        let brokers = brokers.to_owned();
+        let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                if let Err(error) = read(&brokers, from_ms, &seen, &stop) {
-                    tracing::warn!(%error, topic = TOPIC, "heartbeats can't be read back");
+                if let Err(error) = read(&brokers, &topic, from_ms, &seen, &stop) {
+                    tracing::warn!(%error, topic, "heartbeats can't be read back");
                     std::thread::sleep(RETRY_AFTER);
                 }
             }
@@ -69,7 +69,13 @@ impl Drop for KafkaHeartbeats {
     }
 }
 
-fn read(brokers: &str, from_ms: i64, seen: &Mutex<HashSet<Uuid>>, stop: &AtomicBool) -> Result<(), KafkaError> {
+fn read(
+    brokers: &str,
+    topic: &str,
+    from_ms: i64,
+    seen: &Mutex<HashSet<Uuid>>,
+    stop: &AtomicBool,
+) -> Result<(), KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("client.id", "command-api")
@@ -79,17 +85,17 @@ fn read(brokers: &str, from_ms: i64, seen: &Mutex<HashSet<Uuid>>, stop: &AtomicB
         .set("auto.offset.reset", "earliest")
         .create()?;
     // Asked for first: what comes after it is read in any case.
-    let (_, end) = consumer.fetch_watermarks(TOPIC, 0, KAFKA_TIMEOUT)?;
+    let (_, end) = consumer.fetch_watermarks(topic, 0, KAFKA_TIMEOUT)?;
     let mut wanted = TopicPartitionList::new();
-    wanted.add_partition_offset(TOPIC, 0, Offset::Offset(from_ms))?;
+    wanted.add_partition_offset(topic, 0, Offset::Offset(from_ms))?;
     let found = consumer.offsets_for_times(wanted, KAFKA_TIMEOUT)?;
-    let offset = match found.find_partition(TOPIC, 0).map(|partition| partition.offset()) {
+    let offset = match found.find_partition(topic, 0).map(|partition| partition.offset()) {
         Some(Offset::Offset(offset)) => Offset::Offset(offset),
         // None so young.
         _ => Offset::Offset(end),
     };
     let mut assigned = TopicPartitionList::new();
-    assigned.add_partition_offset(TOPIC, 0, offset)?;
+    assigned.add_partition_offset(topic, 0, offset)?;
     consumer.assign(&assigned)?;
     while !stop.load(Ordering::Relaxed) {
         let Some(message) = consumer.poll(POLL) else { continue };

@@ -22,7 +22,7 @@ mod heartbeats;
 mod publish;
 mod watch;
 
-pub use heartbeats::{Heartbeats, KafkaHeartbeats};
+pub use heartbeats::{Heartbeats, KafkaHeartbeats, TOPIC as HEARTBEATS};
 pub use publish::{Mark, Published, mark, oldest_heartbeat_ms, settle};
 pub use watch::{OutboxError, Status, Watch, accept, look, status};
 
