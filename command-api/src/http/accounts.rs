@@ -1,6 +1,5 @@
 //! `POST /v1/commands/accounts/{open|deposit|withdraw|transfer|lock|unlock|close}`.
 
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
@@ -16,7 +15,7 @@ use crate::domain::Time;
 use crate::domain::account::Movement;
 use crate::store::{Key, Store};
 
-const ID_CHARS_MAX: usize = 64;
+pub(super) const ID_CHARS_MAX: usize = 64;
 
 /// What all commands on accounts have in common.
 #[derive(Debug, Deserialize)]
@@ -73,14 +72,28 @@ pub(super) const VERBS: [(&str, &str); 7] = [
     ("close", "CLOSE_ACCOUNT"),
 ];
 
+/// For people.
+pub(super) fn summary(verb: &str) -> &'static str {
+    match verb {
+        "open" => "Open an account",
+        "deposit" => "Put money on an account",
+        "withdraw" => "Take money from an account",
+        "transfer" => "Move money to another account",
+        "lock" => "Let no money move",
+        "unlock" => "Let money move again",
+        _ => "Close an empty account",
+    }
+}
+
+/// What all paths do; `expected` is the type that belongs to the path.
 pub(super) async fn command(
-    State(store): State<Store>,
-    Path(verb): Path<String>,
-    Ask { body, mut request, fingerprint }: Ask<Envelope>,
+    store: &Store,
+    verb: &str,
+    expected: &str,
+    ask: Ask<Envelope>,
 ) -> Result<Response, Problem> {
-    let expected = VERBS.iter().find(|(known, _)| *known == verb);
-    let (verb, expected) = expected.ok_or_else(|| Problem::no_such_path(&format!("/v1/commands/accounts/{verb}")))?;
-    if body.command_type != *expected {
+    let Ask { body, mut request, fingerprint } = ask;
+    if body.command_type != expected {
         return Err(Problem::malformed("command_type", format!("must be {expected} on the path …/{verb}")));
     }
     let command_id = id("command_id", body.command_id)?;
@@ -94,7 +107,7 @@ pub(super) async fn command(
         Action::Transfer { transfer_id, .. } => Some(*transfer_id),
         _ => None,
     };
-    let status = if *verb == "open" { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if verb == "open" { StatusCode::CREATED } else { StatusCode::OK };
     let command = AccountCommand { account_id, action };
     let done = store.execute(&command, &request, |account| {
         let mut body = json!({"aggregate_id": account.account_id, "last_updated_sequence": account.version});

@@ -1,13 +1,16 @@
-//! Commands over HTTP/JSON. Every path answers under `/api` too.
+//! Commands over HTTP/JSON. Every path answers under `/api` too; all of them are listed in `routes`.
 
 mod accounts;
 mod answer;
 mod customers;
 mod health;
+mod openapi;
 mod orders;
 mod problem;
 mod products;
 mod request;
+mod routes;
+mod streams;
 
 use std::time::Duration;
 
@@ -16,7 +19,6 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, Method, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::store::Store;
@@ -29,23 +31,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All endpoints.
 pub fn router(store: Store) -> Router {
-    let commands = Router::new()
-        .route("/customers", post(customers::register))
-        .route("/customers/{id}", patch(customers::change))
-        .route("/products", post(products::create))
-        .route("/products/{id}", patch(products::change))
-        .route("/products/{id}/stock", post(products::adjust_stock))
-        .route("/products/{id}/reviews", post(products::review))
-        .route("/orders", post(orders::place))
-        .route("/orders/{id}/items", post(orders::add_item))
-        .route("/orders/{id}/items/{item_id}", delete(orders::remove_item))
-        .route("/orders/{id}/cancel", post(orders::cancel))
-        .route("/orders/{id}/ship", post(orders::ship))
-        .route("/orders/{id}/deliver", post(orders::deliver))
-        .route("/payments", post(orders::pay))
-        .route("/v1/commands/accounts/{verb}", post(accounts::command))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready));
+    let commands = routes::api().finish();
     Router::new()
         .merge(commands.clone())
         .nest("/api", commands)

@@ -15,7 +15,7 @@ use crate::domain::Order;
 use crate::domain::order::{NewItem, NewPayment, PaymentOutcome, PlaceOrder, ShippingAddress};
 use crate::store::{Command, Reply, Request, Store};
 
-const ITEMS_MAX: usize = 100;
+pub(super) const ITEMS_MAX: usize = 100;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

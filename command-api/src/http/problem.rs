@@ -36,6 +36,10 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", format!("{aggregate} {id} does not exist"))
     }
 
+    pub(super) fn not_then(detail: String) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-then", detail)
+    }
+
     pub(super) fn no_such_path(path: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "no-such-path", format!("no command has the path {path}"))
     }

@@ -15,7 +15,7 @@ use crate::domain::Product;
 use crate::domain::product::{Details, Review};
 use crate::store::{Reply, Store};
 
-const TAGS_MAX: usize = 50;
+pub(super) const TAGS_MAX: usize = 50;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,9 +13,9 @@ use super::problem::Problem;
 use super::{BODY_BYTES_MAX, REQUEST_ID};
 use crate::store::{Key, Request};
 
-const TEXT_CHARS_MAX: usize = 2_000;
+pub(super) const TEXT_CHARS_MAX: usize = 2_000;
 /// Larger amounts would overflow when they are multiplied and summed up.
-const CENTS_MAX: i64 = 1_000_000_000_000_000;
+pub(super) const CENTS_MAX: i64 = 1_000_000_000_000_000;
 
 const KEY_CHARS_MAX: usize = 255;
 

@@ -23,7 +23,7 @@ pub(crate) async fn exists(connection: &mut PgConnection, id: Uuid) -> Result<bo
 
 /// What a customer owes for orders that are not paid yet. Only exact while the customer is locked.
 pub(crate) async fn unpaid_cents(connection: &mut PgConnection, id: Uuid) -> Result<i64, CommandError> {
-    let sql = "select coalesce(sum(total_amount_cents - paid_cents), 0)::bigint from orders
+    let sql = "select least(coalesce(sum(total_amount_cents - paid_cents), 0), 9223372036854775807)::bigint from orders
                where customer_id = $1 and status = 'pending'";
     Ok(sqlx::query_scalar(sql).bind(id).fetch_one(connection).await?)
 }

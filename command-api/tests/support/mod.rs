@@ -1,6 +1,8 @@
 //! A service of its own on a database of its own, in the real Postgres.
 #![allow(dead_code)] // not every test takes all of it
 
+pub(crate) mod replay;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -120,19 +122,27 @@ impl Service {
     }
 
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+        number(&self.pool, sql).await
     }
 
-    /// Each stream's positions are 1, 2, 3, … and the outbox has the same events with the same bytes.
     pub(crate) async fn assert_sound(&self) {
-        let gaps = "select count(*) from (select stream_id from events group by stream_id
-                    having min(stream_position) <> 1 or max(stream_position) <> count(*)) gaps";
-        assert_eq!(self.number(gaps).await, 0, "streams with gaps");
-        let apart = "select count(*) from events e full join outbox o on o.outbox_id = e.event_id
-            where (e.payload, e.txid, e.tx_min, e.epoch, e.created_at, e.stream_position, e.event_type, e.aggregate_id, e.metadata)
-               is distinct from (o.payload, o.txid, o.tx_min, o.epoch, o.occurred_at, o.sequence, o.event_type, o.aggregate_id, o.metadata)";
-        assert_eq!(self.number(apart).await, 0, "events and outbox differ");
+        assert_sound(&self.pool).await;
     }
+}
+
+/// Each stream's positions are 1, 2, 3, … and the outbox has the same events with the same bytes.
+pub(crate) async fn assert_sound(pool: &PgPool) {
+    let gaps = "select count(*) from (select stream_id from events group by stream_id
+                having min(stream_position) <> 1 or max(stream_position) <> count(*)) gaps";
+    assert_eq!(number(pool, gaps).await, 0, "streams with gaps");
+    let apart = "select count(*) from events e full join outbox o on o.outbox_id = e.event_id
+        where (e.payload, e.txid, e.tx_min, e.epoch, e.created_at, e.stream_position, e.event_type, e.aggregate_id, e.metadata)
+           is distinct from (o.payload, o.txid, o.tx_min, o.epoch, o.occurred_at, o.sequence, o.event_type, o.aggregate_id, o.metadata)";
+    assert_eq!(number(pool, apart).await, 0, "events and outbox differ");
+}
+
+pub(crate) async fn number(pool: &PgPool, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
 }
 
 pub(crate) fn order(customer: &str, product: &str, quantity: i64) -> Value {
