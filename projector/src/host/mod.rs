@@ -12,6 +12,7 @@ mod publisher;
 mod retry;
 mod saver;
 mod stats;
+mod upkeep;
 mod worker;
 
 use crate::apply::Partition;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
@@ -109,6 +111,7 @@ pub struct Running {
     pub stats: Arc<Stats>,
     source: KafkaSource,
     task: JoinHandle<Result<(), HostError>>,
+    _upkeep: Upkeep,
 }
 
 /// The generations that run on this host.
@@ -156,6 +159,7 @@ impl Host {
         let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), QUEUE_CAPACITY)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
         tracing::info!(generation = generation.id(), kind, store, "running");
+        let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let worker = Worker::new(Setup {
             generation: generation.clone(),
             compiled: Arc::new(compiled),
@@ -169,19 +173,20 @@ impl Host {
             stop: self.stop.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, task });
+        self.running.push(Running { generation, stats, source, task, _upkeep: upkeep });
         Ok(())
     }
 
     /// Gives a generation whose consumer came to its end another one. Gives it back if it ended for another reason.
     async fn run_again(&mut self, ended: Running) -> Result<Option<Running>, HostError> {
         let Some(reason) = ended.source.fatal().map(str::to_owned) else { return Ok(Some(ended)) };
-        let Running { generation, stats, source, task } = ended;
+        let Running { generation, stats, source, task, .. } = ended;
         match task.await {
             Ok(result) => result?,
             Err(_) => return Err(HostError::Died(generation.id())),
         }
         tracing::warn!(generation = generation.id(), reason, "the consumer can't go on; beginning with another one");
+        stats.joins_again();
         // Its last handle waits for the broker, which may be away.
         tokio::task::spawn_blocking(move || drop(source));
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -7,5 +7,5 @@ mod query;
 
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Finding, Source};
-pub use model::{ClickhouseStore, ElasticsearchStore, PostgresStore, Projection, RedisStore, Store};
+pub use model::{ClickhouseStore, DayRollup, ElasticsearchStore, PostgresStore, Projection, RedisStore, Store};
 pub use query::*;

@@ -99,13 +99,14 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(urls: StoreUrls, schemas: Catalog) -> anyhow::Result<Arc<Self>> {
+        let client = http_client(&urls)?;
         Ok(Arc::new(Self {
             live: RwLock::default(),
             feeds: Arc::default(),
             reachable: false.into(),
             urls,
             schemas,
-            client: http_client()?,
+            client,
         }))
     }
 

@@ -1,9 +1,9 @@
 //! The contract in a map, for tests of whatever drives a sink: calls can be made to fail before or after they took effect.
 
-use super::{Outcome, Partition, Place, Sink, SinkError, Stored, Write, reserved_name};
+use super::{Outcome, Partition, Place, Sink, SinkError, Stored, TOMBSTONES_KEEP_DAYS, Write, reserved_name};
 use crate::apply::Progress;
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -172,6 +172,11 @@ impl Sink for MemorySink {
             let keys = named.map(|(key, _)| key).filter(|key| after.is_none_or(|after| key.as_str() > after));
             keys.take(limit).cloned().collect()
         })
+    }
+
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        let gone = Utc::now() - TimeDelta::days(TOMBSTONES_KEEP_DAYS.into());
+        self.owned(|inner| inner.documents.retain(|_, kept| kept.expires.is_none_or(|at| at > gone)))
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

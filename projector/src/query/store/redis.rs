@@ -5,7 +5,7 @@ use crate::apply::Stored;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use crate::sink::StoreUrls;
-use crate::sink::redis::convert::from_hash;
+use crate::sink::redis::{client, convert::from_hash};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,8 +21,7 @@ pub(crate) struct RedisReader {
 
 impl RedisReader {
     pub(super) fn open(config: &RedisStore, document: &Kind, urls: &StoreUrls) -> Result<Self, ReadError> {
-        let address = format!("{}/{}", urls.redis_url.trim_end_matches('/'), config.database);
-        let client = redis::Client::open(address).map_err(|e| ReadError::unavailable(&e))?;
+        let client = client(config, urls).map_err(ReadError::Unavailable)?;
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(READ_TIMEOUT))

@@ -7,6 +7,7 @@ use crate::apply::Progress;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
 use redis::aio::ConnectionManager;
 use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,6 +23,7 @@ pub struct RedisSink {
     names: Names,
     document: Kind,
     script_hash: String,
+    tombstones_keep: Option<TimeDelta>,
 }
 
 impl RedisSink {
@@ -34,6 +36,7 @@ impl RedisSink {
             connection: connect(config, urls)?,
             names: Names::new(config, &place),
             document: place.document,
+            tombstones_keep: urls.tombstones_keep(),
             script_hash: redis::Script::new(WRITE).get_hash().to_owned(),
         })
     }
@@ -82,7 +85,7 @@ impl RedisSink {
             let command = pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2);
             command.arg(format!("{}{}", self.names.prefix, write.key)).arg(&self.names.marker);
             command.arg(&self.names.generation).arg(write.version);
-            command.arg(write.expires.map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
+            command.arg(self.ends(write).map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
             for (name, text) in convert::to_hash(write, &self.document) {
                 command.arg(name).arg(text);
             }
@@ -94,6 +97,15 @@ impl RedisSink {
             None => self.outcome(answers.next()),
         };
         batch.iter().enumerate().map(outcome).collect()
+    }
+
+    /// When the key may go, which the server sees to.
+    fn ends(&self, write: &Write) -> Option<DateTime<Utc>> {
+        match (&write.fields, self.tombstones_keep) {
+            (Some(_), _) => write.expires,
+            (None, None) => None,
+            (None, Some(keep)) => write.expires.unwrap_or_else(Utc::now).checked_add_signed(keep),
+        }
     }
 
     fn outcome(&self, answer: Option<RedisResult<Value>>) -> Result<Outcome, SinkError> {
