@@ -7,7 +7,7 @@ use axum::routing::get;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -25,10 +25,10 @@ pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandl
             .map(|r| (r.generation.read_model.clone(), r.generation.generation, Arc::clone(&r.stats)))
             .collect(),
     );
-    let (watched, started) = (Arc::clone(&stats), Instant::now());
+    let watched = Arc::clone(&stats);
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
-        .route("/health/ready", get(move || async move { ready(&watched, started) }))
+        .route("/health/ready", get(move || async move { ready(&watched) }))
         .route("/metrics", get(move || async move { metrics(&stats) }));
     let listener = TcpListener::bind(listen).await.map_err(|e| {
         std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
@@ -40,11 +40,12 @@ pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandl
     }))
 }
 
-/// Ready once every generation has partitions. A host beyond the number of partitions gets none, and is ready all the same
-/// after a while: it stands by.
-fn ready(stats: &[(String, i32, Arc<Stats>)], started: Instant) -> (StatusCode, String) {
-    let waiting: Vec<_> = stats.iter().filter(|(_, _, s)| !s.is_assigned()).map(|(name, ..)| name.as_str()).collect();
-    if waiting.is_empty() || started.elapsed() > STANDBY_AFTER {
+/// Ready once every generation has partitions; not while a consumer that was lost has no successor with partitions. A host
+/// beyond the number of partitions gets none, and is ready all the same after a while: it stands by.
+fn ready(stats: &[(String, i32, Arc<Stats>)]) -> (StatusCode, String) {
+    let joins = |stats: &Stats| stats.joining_for().is_some_and(|waited| waited < STANDBY_AFTER);
+    let waiting: Vec<_> = stats.iter().filter(|(_, _, s)| joins(s)).map(|(name, ..)| name.as_str()).collect();
+    if waiting.is_empty() {
         return (StatusCode::OK, "ready".to_owned());
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for partitions: {}", waiting.join(", ")))
@@ -62,5 +63,29 @@ fn metrics(stats: &[(String, i32, Arc<Stats>)]) -> String {
             let _ = writeln!(text, "{name}{{read_model=\"{read_model}\",generation=\"{generation}\"}} {value}");
         }
     }
+    // Only for partitions that are this host's: which host has which can be seen, and that each has one.
+    let name = "projection_partition_next_offset";
+    let _ = writeln!(text, "# TYPE {name} gauge");
+    for (read_model, generation, stats) in stats {
+        for (partition, next) in stats.positions() {
+            let (topic, number) = (partition.topic, partition.number);
+            let _ = writeln!(
+                text,
+                "{name}{{read_model=\"{read_model}\",generation=\"{generation}\",topic=\"{topic}\",partition=\"{number}\"}} {next}"
+            );
+        }
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_waits_for_partitions_is_not_ready() {
+        let stats = [("loans".to_owned(), 1, Arc::new(Stats::default()))];
+        assert_eq!(ready(&stats), (StatusCode::SERVICE_UNAVAILABLE, "waiting for partitions: loans".to_owned()));
+        assert!(!metrics(&stats).contains("partition=\""));
+    }
 }
