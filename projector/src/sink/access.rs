@@ -103,23 +103,22 @@ pub(crate) fn remedy(reason: &str) -> Option<&'static str> {
              the store's URL must be one that the certificate is for",
         );
     }
-    // Redis and its client, Postgres, Elasticsearch, ClickHouse.
+    // Redis and its client, Elasticsearch, ClickHouse. Words that stand in no address.
     let credentials = [
         "NOAUTH",
         "Authentication required",
         "WRONGPASS",
         "AuthenticationFailed",
-        "28P01",
-        "28000",
         "security_exception",
         "AUTHENTICATION_FAILED",
         "REQUIRED_PASSWORD",
     ];
-    let refused = credentials.iter().any(|word| reason.contains(word));
-    refused.then_some(
-        "give a user and a password that the store knows in its URL (scheme://user:password@host), percent-encoded",
-    )
+    credentials.iter().any(|word| reason.contains(word)).then_some(CREDENTIALS_REMEDY)
 }
+
+/// What to do where user and password were refused.
+pub(crate) const CREDENTIALS_REMEDY: &str =
+    "give a user and a password that the store knows in its URL (scheme://user:password@host), percent-encoded";
 
 /// A failure in words, with what to do about it where that is known.
 pub(crate) fn with_remedy(reason: String) -> String {
@@ -181,6 +180,13 @@ mod tests {
         assert!(error.contains("no-certificates") && error.contains("PEM"), "{error}");
         let gone = urls.authorities().unwrap_err();
         assert!(gone.contains("STORES_CA_FILE"), "{gone}");
+    }
+
+    #[test]
+    fn a_refused_proof_is_told_from_a_store_that_is_away() {
+        assert!(remedy("client error (Connect): invalid peer certificate: UnknownIssuer").is_some());
+        assert!(remedy("WRONGPASS invalid username-password pair or user is disabled.").is_some());
+        assert_eq!(remedy("error sending request for url (http://10.0.0.1:28000/): connection refused"), None);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::control::Generation;
 use crate::expr::{Kind, Value, json};
 use crate::projection::PostgresStore;
 use crate::sink::StoreUrls;
-use crate::sink::access::with_remedy;
-use crate::sink::postgres::{Fault, fault, options, visible};
+use crate::sink::access::CREDENTIALS_REMEDY;
+use crate::sink::postgres::{Fault, REFUSED, fault, options, visible};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Row};
 use std::time::Duration;
@@ -79,7 +79,9 @@ fn failed(error: &sqlx::Error) -> ReadError {
             match fault(&code) {
                 Fault::Servers => ReadError::Unavailable(said),
                 // Of who connects, not of what the statement says.
-                _ if code.starts_with("28") => ReadError::Unavailable(with_remedy(format!("{code}: {said}"))),
+                _ if code.starts_with(REFUSED) => {
+                    ReadError::Unavailable(format!("{code}: {said}; {CREDENTIALS_REMEDY}"))
+                }
                 _ => ReadError::Refused(said),
             }
         }

@@ -1,6 +1,6 @@
 //! The client: one statement, its time-out, and what its failures mean.
 
-use super::super::access::{unreached, with_causes, with_remedy};
+use super::super::access::{CREDENTIALS_REMEDY, unreached, with_causes, with_remedy};
 use super::super::{SinkError, StoreUrls};
 use crate::projection::PostgresStore;
 use sqlx::pool::PoolConnection;
@@ -94,6 +94,9 @@ fn abandon(connection: PoolConnection<Postgres>) -> Failure {
     Failure::Error(unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
 }
 
+/// The class of codes that say that a user isn't let in.
+pub(crate) const REFUSED: &str = "28";
+
 /// Whose fault a refusal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -126,7 +129,10 @@ fn classify(error: &sqlx::Error) -> Failure {
             match fault(&refusal.code().unwrap_or_default()) {
                 Fault::Contents => Failure::Refused(reason),
                 Fault::Servers => Failure::Error(unavailable(reason)),
-                Fault::Setups => Failure::Error(broken(with_remedy(reason))),
+                Fault::Setups if reason.starts_with(REFUSED) => {
+                    Failure::Error(broken(format!("{reason}; {CREDENTIALS_REMEDY}")))
+                }
+                Fault::Setups => Failure::Error(broken(reason)),
             }
         }
         sqlx::Error::Io(_)

@@ -22,5 +22,5 @@ mod convert;
 mod sink;
 
 pub(crate) use columns::check;
-pub(crate) use config::{Fault, fault, options, visible};
+pub(crate) use config::{Fault, REFUSED, fault, options, visible};
 pub use sink::PostgresSink;
