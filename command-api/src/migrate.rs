@@ -39,6 +39,8 @@ pub enum MigrateError {
 /// [`MigrateError`]; migrations before the one that failed stay applied.
 pub async fn migrate(url: &str, options: &Options) -> Result<(), MigrateError> {
     let mut connection = PgConnection::connect(url).await?;
+    // That a table is there already is no news.
+    sqlx::raw_sql("set client_min_messages = warning").execute(&mut connection).await?;
     let password = options.connector_password.clone().unwrap_or_default();
     let settings = [
         ("connector_role", &options.connector_role),

@@ -45,7 +45,7 @@ enum Command {
     /// Create the topics, validate and apply the configuration, wait until it streams; safe to repeat
     Apply {
         #[command(flatten)]
-        topics: Topics,
+        topics: TopicSettings,
         #[command(flatten)]
         database: Database,
         /// Create the replication slot if it is missing: events written before it do not reach Kafka
@@ -55,7 +55,7 @@ enum Command {
     /// Create the topics that are missing, and nothing else: the connector is neither started nor asked. For `projector republish`
     Topics {
         #[command(flatten)]
-        topics: Topics,
+        topics: TopicSettings,
     },
     /// Ask Connect what is wrong with the configuration; changes nothing
     Validate,
@@ -82,7 +82,7 @@ struct Database {
 }
 
 #[derive(Args)]
-struct Topics {
+struct TopicSettings {
     /// Kafka's addresses
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:19092")]
     brokers: String,
@@ -146,7 +146,7 @@ async fn apply_all(
     client: &Client,
     place: &Place,
     config: &Config,
-    wanted: &Topics,
+    wanted: &TopicSettings,
     database: &Database,
     create_slot: bool,
 ) -> anyhow::Result<()> {
@@ -192,7 +192,7 @@ async fn apply_all(
 }
 
 /// Creates what is missing; what is there must be as it should.
-async fn create_topics(wanted: &Topics, config: &Config) -> anyhow::Result<()> {
+async fn create_topics(wanted: &TopicSettings, config: &Config) -> anyhow::Result<()> {
     let settings = topics::Settings {
         aggregates: wanted.aggregates.clone(),
         partitions: wanted.partitions,
@@ -263,4 +263,15 @@ fn ask(slot_name: &str) -> anyhow::Result<bool> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context("reading the answer")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
 }

@@ -55,6 +55,24 @@ impl Process {
         })
     }
 
+    /// Another one that is to be started in the same way.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
+    /// SIGKILL if it runs, without waiting; and nothing notes it any more.
+    pub fn kill_and_forget(&self) {
+        let target = alive(&self.name).ok().flatten().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(target) = target {
+            let _ = kill_process(target, Signal::KILL);
+        }
+        if let Ok(file) = pid_file(&self.name) {
+            let _ = fs::remove_file(file.with_extension("start"));
+            let _ = fs::remove_file(file);
+        }
+    }
+
     /// SIGKILL, then waits until it is gone.
     ///
     /// # Errors

@@ -40,6 +40,12 @@ impl WriteSide {
         Ok(Self(pool))
     }
 
+    /// Its connections, for statements of others.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.0
+    }
+
     /// How many events there are.
     ///
     /// # Errors

@@ -80,6 +80,13 @@ pub enum Poison {
 }
 
 impl Write {
+    /// Whether it leaves nothing but a version, which is needed as long as old events may be read again. State is needed for good:
+    /// a join's parents live in documents that have nothing else.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.fields.is_none() && self.state.is_none()
+    }
+
     /// What the store holds once it has taken this write.
     #[must_use]
     pub fn stored(&self) -> Stored {

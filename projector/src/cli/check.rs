@@ -4,6 +4,7 @@ use super::{SchemasArg, test};
 use crate::event::Catalog;
 use crate::projection::{Compiled, Finding, Source};
 use crate::query::Endpoint;
+use crate::sink;
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,13 +40,16 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<Optio
     let (mut all, mut findings): (Vec<(Compiled, Source)>, Vec<Finding>) = (Vec::new(), Vec::new());
     for path in files(paths)? {
         match Compiled::load(&path, catalog) {
-            Ok((compiled, source)) => match Endpoint::compile_all(&source, &compiled) {
-                Ok(_) => {
-                    findings.extend(test::findings(&source, &compiled, catalog));
-                    all.push((compiled, source));
+            Ok((compiled, source)) => {
+                findings.extend(wrong_names(&source, &compiled));
+                match Endpoint::compile_all(&source, &compiled) {
+                    Ok(_) => {
+                        findings.extend(test::findings(&source, &compiled, catalog));
+                        all.push((compiled, source));
+                    }
+                    Err(found) => findings.extend(found),
                 }
-                Err(found) => findings.extend(found),
-            },
+            }
             Err(found) => findings.extend(found),
         }
     }
@@ -69,6 +73,13 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<Optio
     }
     eprintln!("{count} error{}", if count == 1 { "" } else { "s" });
     Ok(None)
+}
+
+/// What the store would refuse as soon as the read model is applied.
+fn wrong_names(source: &Source, compiled: &Compiled) -> Vec<Finding> {
+    let found = sink::check(&compiled.projection.store, &compiled.document).into_iter();
+    let help = "name fields that a program sets, or leave it out";
+    found.map(|message| Finding::at(source, compiled.projection.name.defined, message, help)).collect()
 }
 
 fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {

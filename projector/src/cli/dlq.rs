@@ -2,7 +2,7 @@
 
 mod show;
 
-use super::{ControlArg, Output};
+use super::{ControlAnywhereArg, Output};
 use crate::control::{Control, DeadLetterLine, DeadLetterState, Fate, Selection};
 use crate::expr::json::time_text;
 use serde_json::json;
@@ -21,7 +21,7 @@ pub(super) struct DlqArgs {
     #[command(subcommand)]
     verb: DlqVerb,
     #[command(flatten)]
-    control: ControlArg,
+    pub(super) control: ControlAnywhereArg,
     /// How to print it
     #[arg(long, short, value_enum, default_value = "text", global = true)]
     output: Output,
@@ -79,7 +79,7 @@ struct Asking {
 }
 
 pub(super) async fn run(args: &DlqArgs) -> anyhow::Result<ExitCode> {
-    let control = Control::connect(&args.control.control_database_url).await?;
+    let control = args.control.connect().await?;
     match &args.verb {
         DlqVerb::List { read_model, limit } => {
             list(&control.dead_letters(read_model.as_deref(), i64::from(*limit)).await?, args.output)

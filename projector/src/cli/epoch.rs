@@ -1,6 +1,6 @@
 //! `projector epoch`: which sources and timelines events may come from.
 
-use super::{ControlArg, Output};
+use super::{ControlAnywhereArg, Output};
 use crate::control::Control;
 use crate::expr::json::time_text;
 use serde_json::json;
@@ -12,7 +12,7 @@ pub(super) struct EpochArgs {
     #[command(subcommand)]
     verb: EpochVerb,
     #[command(flatten)]
-    control: ControlArg,
+    pub(super) control: ControlAnywhereArg,
     /// How to print it
     #[arg(long, short, value_enum, default_value = "text", global = true)]
     output: Output,
@@ -37,7 +37,7 @@ enum EpochVerb {
 }
 
 pub(super) async fn run(args: &EpochArgs) -> anyhow::Result<ExitCode> {
-    let control = Control::connect(&args.control.control_database_url).await?;
+    let control = args.control.connect().await?;
     match &args.verb {
         EpochVerb::List => list(&control, args.output).await?,
         EpochVerb::Accept { epoch, reason, by } => {

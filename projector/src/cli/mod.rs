@@ -14,6 +14,7 @@ mod site;
 mod status;
 mod test;
 
+use crate::control::Control;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -87,6 +88,22 @@ struct ControlArg {
     control_database_url: String,
 }
 
+/// The control store, for verbs that have verbs of their own: said before or behind those.
+#[derive(Clone, Debug, clap::Args)]
+struct ControlAnywhereArg {
+    /// The control store: a Postgres database of its own; required
+    #[arg(long, env = "CONTROL_DATABASE_URL", hide_env_values = true, global = true)]
+    control_database_url: Option<String>,
+}
+
+impl ControlAnywhereArg {
+    async fn connect(&self) -> anyhow::Result<Control> {
+        let url = self.control_database_url.as_deref();
+        let url = url.context("which control store? Give --control-database-url, or set CONTROL_DATABASE_URL")?;
+        Ok(Control::connect(url).await?)
+    }
+}
+
 /// How a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
@@ -146,5 +163,43 @@ async fn stop_signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_store_is_named_before_or_behind_a_verb_of_a_verb() {
+        let url = "postgres://control.example/control";
+        for words in [
+            ["projector", "dlq", "--control-database-url", url, "list"],
+            ["projector", "dlq", "list", "--control-database-url", url],
+            ["projector", "epoch", "list", "--control-database-url", url],
+        ] {
+            let given = match Cli::try_parse_from(words).map_err(|e| e.to_string()).unwrap().verb {
+                Verb::Dlq(args) => args.control,
+                Verb::Epoch(args) => args.control,
+                _ => panic!("{words:?}"),
+            };
+            assert_eq!(given.control_database_url.as_deref(), Some(url), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn help_shows_no_address_of_the_environment() {
+        use clap::CommandFactory as _;
+        let run = Cli::command().find_subcommand("run").unwrap().clone();
+        let telling: Vec<_> = run
+            .get_arguments()
+            .filter(|argument| {
+                let name = argument.get_id().as_str();
+                name.ends_with("_url") && !["schema_registry_url", "connect_url"].contains(&name)
+            })
+            .filter(|argument| !argument.is_hide_env_values_set())
+            .collect();
+        assert!(telling.is_empty(), "an address may hold a password: {telling:?}");
     }
 }

@@ -7,9 +7,10 @@
 
 use super::{ControlArg, Output, stop_signal};
 use crate::control::Control;
+use crate::query::partition_of;
 use crate::source::{
     Bounds, Connector, History, KafkaConfig, Refusal, Refused, Selection, Survey, TopicWriter, bounds, connectors,
-    describe, frozen, judge_topic,
+    describe, frozen, held, judge_topic, other_than,
 };
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
@@ -32,6 +33,9 @@ pub(super) struct RepublishArgs {
     /// Send these aggregates only, to look into them on a stack apart: the others' events are then missing for good
     #[arg(long, value_name = "ID")]
     aggregate_id: Vec<String>,
+    /// Go on where a run that was interrupted stopped: what the topic holds must be the beginning of what it shall hold
+    #[arg(long)]
+    resume: bool,
     /// Check everything and count, but send nothing
     #[arg(long)]
     dry_run: bool,
@@ -86,6 +90,7 @@ pub(super) async fn run(args: &RepublishArgs) -> anyhow::Result<ExitCode> {
     let mut history = History::open(&args.write_database_url, &selection).await?;
     let survey = history.survey().await?;
     eprintln!("{}", summary(topic, &survey));
+    let held = if args.resume { resumed(args, &mut history, &begin).await? } else { BTreeMap::new() };
     let refusals: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     if args.dry_run {
         refusals.iter().for_each(|refusal| eprintln!("  - {refusal}"));
@@ -99,12 +104,15 @@ pub(super) async fn run(args: &RepublishArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let mut writer = TopicWriter::new(&args.kafka, topic)?;
+    let partitions = i32::try_from(begin.len()).unwrap_or(i32::MAX);
     let sent = tokio::select! {
-        sent = send(&mut history, &mut writer, survey.events) => sent,
+        sent = send(&mut history, &mut writer, survey.events, held, partitions) => sent,
         () = stop_signal() => Err(anyhow::anyhow!("interrupted")),
     };
     sent.with_context(|| {
-        format!("{topic} holds a part of its events only: empty it as docs/republish.md says, and repeat this")
+        format!(
+            "{topic} holds a part of its events only: repeat this with --resume, while its connector is still stopped"
+        )
     })?;
     ensure_alone(args, &begin, writer.delivered()).await?;
     let partitions = writer.delivered().clone();
@@ -127,18 +135,39 @@ async fn refusals(args: &RepublishArgs) -> anyhow::Result<(Vec<Refusal>, Bounds)
     let Some(found) = found else { return Ok((refusals, Bounds::new())) };
     let bounds = bounds(&args.kafka, topic, found.partitions).await?;
     let held: i64 = bounds.values().map(|(low, high)| high - low).sum();
-    if held > 0 {
+    if held > 0 && !args.resume {
         refusals.push(Refusal {
             what: format!("topic `{topic}` isn't empty: its partitions hold some {held} messages"),
             why: "an event that comes behind newer ones is taken for a duplicate, and would be lost to every read model that is \
                   built from this topic"
                 .to_owned(),
             remedy: "if it is incomplete, stop its connector, delete the topic, create it again with as many partitions, and \
-                     repeat this (docs/republish.md)"
+                     repeat this (docs/republish.md); if it holds what an interrupted run of this sent, and nothing else, repeat \
+                     this with --resume"
                 .to_owned(),
         });
     }
     Ok((refusals, bounds))
+}
+
+/// How many events each partition holds already, once it is sure that they are the first ones.
+async fn resumed(args: &RepublishArgs, history: &mut History, begin: &Bounds) -> anyhow::Result<BTreeMap<i32, u64>> {
+    let topic = &args.topic;
+    let remedy = "make the topic anew as docs/republish.md says, and repeat this without --resume";
+    if let Some((partition, (low, _))) = begin.iter().find(|(_, (low, _))| *low > 0) {
+        bail!("{topic} can't be resumed: partition {partition} begins at {low}, its first messages are gone; {remedy}");
+    }
+    let held = held(&args.kafka, topic, begin).await?;
+    let count = i32::try_from(begin.len()).unwrap_or(i32::MAX);
+    if let Some(partition) = other_than(history, &held, |key| partition_of(key, count)).await? {
+        bail!(
+            "{topic} can't be resumed: what partition {partition} holds isn't the beginning of what is to be sent to it; \
+             somebody else wrote to it, or a transaction that was open at the first run belongs between; {remedy}"
+        );
+    }
+    let held: BTreeMap<i32, u64> = held.into_iter().map(|(partition, held)| (partition, held.count)).collect();
+    eprintln!("{topic} holds {} of them already, the first ones of each partition", held.values().sum::<u64>());
+    Ok(held)
 }
 
 async fn writing_connectors(args: &RepublishArgs) -> anyhow::Result<Vec<Refusal>> {
@@ -198,17 +227,29 @@ fn confirmed(topic: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-async fn send(history: &mut History, writer: &mut TopicWriter, total: u64) -> anyhow::Result<()> {
+/// Sends all but those that are held, the first of each partition.
+async fn send(
+    history: &mut History,
+    writer: &mut TopicWriter,
+    total: u64,
+    mut held: BTreeMap<i32, u64>,
+    partitions: i32,
+) -> anyhow::Result<()> {
     let (started, mut line, mut sent) = (Instant::now(), Instant::now(), 0_u64);
+    let total = total - held.values().sum::<u64>();
     loop {
         let events = history.events().await?;
         if events.is_empty() {
             break;
         }
         for event in &events {
+            if let Some(left @ 1..) = held.get_mut(&partition_of(&event.aggregate_id, partitions)) {
+                *left -= 1;
+                continue;
+            }
             writer.send(event).await?;
+            sent += 1;
         }
-        sent += u64::try_from(events.len()).unwrap_or_default();
         if line.elapsed() >= LINE_EVERY {
             line = Instant::now();
             eprintln!("{}", progress(sent, total, started.elapsed()));

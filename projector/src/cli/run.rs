@@ -47,7 +47,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let control = Control::connect(&args.control.control_database_url).await?;
     let live = control.live().await?;
     tokio::select! {
-        checked = before_reading(&args.kafka, args.connect_url.as_deref(), &live) => {
+        checked = before_reading(&args.kafka, args.connect_url.as_deref(), &live, args.stores.tombstones_keep()) => {
             checked.context("nothing was started, since what is read could not be relied on")?;
         }
         () = stop_signal() => return Ok(ExitCode::SUCCESS),

@@ -103,6 +103,8 @@ impl Control {
             .application_name("projector")
             // Progress is a copy and status is soon replaced: neither is worth a disk flush.
             .options([("synchronous_commit", "off")])
+            // That a table is there already is no news at each start.
+            .options([("client_min_messages", "warning")])
             .log_statements(tracing::log::LevelFilter::Trace);
         let pool = PgPoolOptions::new()
             .max_connections(8)

@@ -15,6 +15,7 @@ mod publisher;
 mod retry;
 mod saver;
 mod stats;
+mod upkeep;
 mod worker;
 
 use crate::apply::Partition;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
@@ -117,6 +119,7 @@ struct Running {
     orders: watch::Sender<Orders>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), HostError>>,
+    _upkeep: Upkeep,
 }
 
 /// What operators may watch of a generation that runs here.
@@ -187,6 +190,7 @@ impl Host {
         let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), QUEUE_CAPACITY)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
         tracing::info!(generation = generation.id(), state = generation.state, kind, store, "running");
+        let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
         let worker = Worker::new(Setup {
@@ -203,7 +207,7 @@ impl Host {
             stop: stop.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, orders, stop, task });
+        self.running.push(Running { generation, stats, source, orders, stop, task, _upkeep: upkeep });
         Ok(())
     }
 
@@ -216,6 +220,7 @@ impl Host {
             Err(_) => return Err(HostError::Died(generation.id())),
         }
         tracing::warn!(generation = generation.id(), reason, "the consumer can't go on; beginning with another one");
+        stats.joins_again();
         // Its last handle waits for the broker, which may be away.
         tokio::task::spawn_blocking(move || drop(source));
         tokio::time::sleep(Duration::from_secs(1)).await;

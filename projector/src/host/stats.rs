@@ -6,17 +6,26 @@ use crate::apply::Partition;
 use crate::control::{Generation, HostStatus};
 use crate::source::KafkaSource;
 use chrono::Utc;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// What a generation has done since it was started here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stats {
     inner: Mutex<Inner>,
-    /// Set with the first assignment: from then on events flow.
+    /// Set with the consumer's first assignment: from then on events flow.
     pub(super) assigned: AtomicBool,
+    /// When the present consumer began to join its group.
+    joining_since: Mutex<Instant>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), assigned: AtomicBool::default(), joining_since: Mutex::new(Instant::now()) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,15 +66,49 @@ impl Stats {
         self.with(|s| behind(&ends, &s.next))
     }
 
-    /// Whether partitions have ever been assigned to this host.
+    /// The consumer is lost, and another one joins the group in its place: nothing is ours until that has partitions.
+    pub(super) fn joins_again(&self) {
+        self.assigned.store(false, Ordering::Relaxed);
+        self.with(|s| s.next.clear());
+        *self.joining_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long the consumer has been waiting for its first partitions; none once it has had some.
     #[must_use]
-    pub fn is_assigned(&self) -> bool {
-        self.assigned.load(Ordering::Relaxed)
+    pub fn joining_for(&self) -> Option<Duration> {
+        if self.assigned.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(self.joining_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
+    }
+
+    /// The partitions that are this host's now, with the next offset of each.
+    #[must_use]
+    pub fn positions(&self) -> BTreeMap<Partition, i64> {
+        self.with(|s| s.next.iter().map(|(partition, next)| (partition.clone(), *next)).collect())
     }
 
     /// Applied, duplicates, errors.
     #[must_use]
     pub fn counts(&self) -> (u64, u64, u64) {
         self.with(|s| (s.applied, s.duplicates, s.errors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_consumer_has_no_partitions_until_the_next_one_has() {
+        let stats = Stats::default();
+        assert!(stats.joining_for().is_some());
+        stats.assigned.store(true, Ordering::Relaxed);
+        stats.with(|s| s.next.insert(Partition { topic: "t".into(), number: 3 }, 7));
+        assert_eq!(stats.joining_for(), None);
+        assert_eq!(stats.positions().len(), 1);
+        stats.joins_again();
+        assert!(stats.joining_for().is_some_and(|waited| waited < Duration::from_secs(1)));
+        assert!(stats.positions().is_empty());
     }
 }

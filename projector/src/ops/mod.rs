@@ -7,7 +7,7 @@ use axum::routing::get;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -20,11 +20,11 @@ const STANDBY_AFTER: Duration = Duration::from_secs(20);
 /// When the address can't be listened on.
 pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandle<()>> {
     let stats = host.watched();
-    let (watched, started) = (Arc::clone(&stats), Instant::now());
+    let watched = Arc::clone(&stats);
     let now = |all: &RwLock<Vec<Watched>>| all.read().unwrap_or_else(PoisonError::into_inner).clone();
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
-        .route("/health/ready", get(move || async move { ready(&now(&watched), started) }))
+        .route("/health/ready", get(move || async move { ready(&now(&watched)) }))
         .route("/metrics", get(move || async move { metrics(&now(&stats)) }));
     let listener = TcpListener::bind(listen).await.map_err(|e| {
         std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
@@ -36,12 +36,12 @@ pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandl
     }))
 }
 
-/// Ready once every live generation has partitions. A host beyond the number of partitions gets none, and is ready all the same
-/// after a while: it stands by.
-fn ready(stats: &[Watched], started: Instant) -> (StatusCode, String) {
-    let waits = |w: &&Watched| w.live && !w.stats.is_assigned();
-    let waiting: Vec<_> = stats.iter().filter(waits).map(|w| w.read_model.as_str()).collect();
-    if waiting.is_empty() || started.elapsed() > STANDBY_AFTER {
+/// Ready once every live generation has partitions; not while a consumer that was lost has no successor with partitions. A host
+/// beyond the number of partitions gets none, and is ready all the same after a while: it stands by.
+fn ready(stats: &[Watched]) -> (StatusCode, String) {
+    let joins = |w: &&Watched| w.live && w.stats.joining_for().is_some_and(|waited| waited < STANDBY_AFTER);
+    let waiting: Vec<_> = stats.iter().filter(joins).map(|w| w.read_model.as_str()).collect();
+    if waiting.is_empty() {
         return (StatusCode::OK, "ready".to_owned());
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for partitions: {}", waiting.join(", ")))
@@ -59,5 +59,29 @@ fn metrics(stats: &[Watched]) -> String {
             let _ = writeln!(text, "{name}{{read_model=\"{read_model}\",generation=\"{generation}\"}} {value}");
         }
     }
+    // Only for partitions that are this host's: which host has which can be seen, and that each has one.
+    let name = "projection_partition_next_offset";
+    let _ = writeln!(text, "# TYPE {name} gauge");
+    for Watched { read_model, generation, stats, .. } in stats {
+        for (partition, next) in stats.positions() {
+            let (topic, number) = (partition.topic, partition.number);
+            let _ = writeln!(
+                text,
+                "{name}{{read_model=\"{read_model}\",generation=\"{generation}\",topic=\"{topic}\",partition=\"{number}\"}} {next}"
+            );
+        }
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_waits_for_partitions_is_not_ready() {
+        let stats = [Watched { read_model: "loans".into(), generation: 1, live: true, stats: Arc::default() }];
+        assert_eq!(ready(&stats), (StatusCode::SERVICE_UNAVAILABLE, "waiting for partitions: loans".to_owned()));
+        assert!(!metrics(&stats).contains("partition=\""));
+    }
 }

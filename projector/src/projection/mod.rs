@@ -10,6 +10,8 @@ mod test;
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Finding, Source};
 pub use join::{IdPath, Join, Parent};
-pub use model::{ClickhouseStore, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store, Ttl};
+pub use model::{
+    ClickhouseStore, DayRollup, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store, Ttl,
+};
 pub use query::*;
 pub use test::{DeadLetter, Expect, TestCase};

@@ -131,7 +131,7 @@ pub struct ElasticsearchStore {
 }
 
 /// ClickHouse: each event adds rows, kept once under their stable id.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClickhouseStore {
     /// The field by whose day the table is partitioned and sorted; its column is a `Date`.
@@ -139,6 +139,21 @@ pub struct ClickhouseStore {
     /// Column types that differ from the inferred ones (text → `String`, integer → `Int64`, time → `DateTime64(6, 'UTC')`).
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
+    /// Each day's rows added up beforehand, so that a query over years needn't read them all. It reads `{rollup}` then, whose rows
+    /// add up to what `{table} final` adds up to, at any time.
+    #[serde(default)]
+    pub rollup: Option<DayRollup>,
+}
+
+/// What of a day's rows is added up.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DayRollup {
+    /// The fields that stay apart, beside the day.
+    #[serde(default)]
+    pub by: Vec<String>,
+    /// The fields that are added up: whole numbers.
+    pub sum: Vec<String>,
 }
 
 /// Postgres: each document a row with typed columns under its key.

@@ -37,7 +37,8 @@ pub struct Query {
     #[serde(default)]
     pub search: Option<serde_json::Value>,
     /// A statement for ClickHouse or Postgres. `{table}` is this generation's table (ClickHouse: put `final` behind it;
-    /// Postgres: without what is deleted or expired), `{name:Type}` a bound parameter; an absent one is null, so in
+    /// Postgres: without what is deleted or expired), `{rollup}` in ClickHouse its days added up (`rollup` of the store): rows of the
+    /// day, the fields of `by` and of `sum`, to be added up further. `{name:Type}` is a bound parameter; an absent one is null, so in
     /// ClickHouse its type must be `Nullable(…)`.
     #[serde(default)]
     pub sql: Option<Spanned<String>>,

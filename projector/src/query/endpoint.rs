@@ -187,7 +187,12 @@ fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
         (.., Some(sql)) => SqlTemplate::parse(&sql.value).map(Template::Sql),
         _ => Err(String::new()),
     };
-    template.map_err(|message| format!("{wanted}: {message}"))
+    let template = template.map_err(|message| format!("{wanted}: {message}"))?;
+    let adds_up = matches!(store, Store::Clickhouse(config) if config.rollup.is_some());
+    if matches!(&template, Template::Sql(sql) if sql.reads_rollup()) && !adds_up {
+        return Err("sql: `{rollup}` needs `rollup` under `store.clickhouse`, which says what is added up".to_owned());
+    }
+    Ok(template)
 }
 
 /// What is wrong with a template; `nullable` says whether every type of the store's SQL has a null.

@@ -107,6 +107,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (SEARCH, "get: /x\nsearch: { size: 3 }".into(), "paging"),
         (SEARCH, "get: /x\npaging: { size: 200 }\nsearch: {}".into(), "size_max"),
         (CLICKHOUSE, "get: /x\nsql: 'select {a:String} from {table}'".into(), "`a` is not among"),
+        (CLICKHOUSE, "get: /x\nsql: 'select 1 from {rollup}'".into(), "needs `rollup`"),
         (
             CLICKHOUSE,
             "get: /x\nparameters: { a: { type: string } }\nsql: 'select {a:String} from {table}'".into(),

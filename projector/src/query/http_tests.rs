@@ -89,6 +89,7 @@ impl World {
             clickhouse_url: nowhere,
             clickhouse_database: "d".into(),
             postgres_read_url: "postgres://127.0.0.1:9/d".into(),
+            ..StoreUrls::default()
         };
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("schemas");
         let keeper = Keeper::new(urls, Catalog::load(&schemas).unwrap()).unwrap();

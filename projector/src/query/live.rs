@@ -120,6 +120,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(urls: StoreUrls, schemas: Catalog) -> anyhow::Result<Arc<Self>> {
+        let client = http_client(&urls)?;
         Ok(Arc::new(Self {
             live: RwLock::default(),
             feeds: Arc::default(),
@@ -130,7 +131,7 @@ impl Keeper {
             made_sure: watch::Sender::new(Instant::now()),
             urls,
             schemas,
-            client: http_client()?,
+            client,
         }))
     }
 

@@ -139,26 +139,31 @@ impl SqlTemplate {
         while let Some((_, after)) = rest.split_once('{') {
             let (inside, after) = after.split_once('}').ok_or("`{` without `}`")?;
             rest = after;
-            if inside == "table" {
+            if ["table", "rollup"].contains(&inside) {
                 continue;
             }
             let (name, kind) = inside
                 .split_once(':')
-                .ok_or_else(|| format!("`{{{inside}}}` is neither `{{table}}` nor `{{name:Type}}`"))?;
+                .ok_or_else(|| format!("`{{{inside}}}` is none of `{{table}}`, `{{rollup}}`, `{{name:Type}}`"))?;
             let (name, kind) = (name.trim().to_owned(), kind.trim().to_owned());
             if !bound.iter().any(|(known, _)| *known == name) {
                 bound.push((name, kind));
             }
         }
-        if !text.contains("{table}") {
-            return Err("it must read from `{table}`, which names this generation's table".into());
+        if !text.contains("{table}") && !text.contains("{rollup}") {
+            return Err("it must read from `{table}`, which names this generation's table, or from `{rollup}`".into());
         }
         Ok(Self { text: text.to_owned(), bound })
     }
 
-    /// The statement for ClickHouse and a table, whose name is ours, not the caller's.
-    pub(crate) fn statement(&self, table: &str) -> String {
-        self.text.replace("{table}", table)
+    /// Whether it reads days that were added up beforehand.
+    pub(crate) fn reads_rollup(&self) -> bool {
+        self.text.contains("{rollup}")
+    }
+
+    /// The statement for ClickHouse, a table, and what stands for the rollup: names of ours, not the caller's.
+    pub(crate) fn statement(&self, table: &str, rollup: &str) -> String {
+        self.text.replace("{table}", table).replace("{rollup}", rollup)
     }
 
     /// The statement for Postgres, whose parameters have numbers: `$1::Type`.
@@ -271,7 +276,10 @@ mod tests {
     #[test]
     fn sql_is_bound_by_the_server() {
         let sql = SqlTemplate::parse("select {a:String}, {n:Nullable(Int64)} from {table} final limit {limit:UInt64} offset {offset:UInt64} -- {a:String}").unwrap();
-        assert!(sql.statement("`d`.`t_g1`").contains("from `d`.`t_g1` final"));
+        assert!(sql.statement("`d`.`t_g1`", "").contains("from `d`.`t_g1` final"));
+        let rollup = SqlTemplate::parse("select sum(n) from {rollup}").unwrap();
+        assert!(rollup.reads_rollup() && !sql.reads_rollup());
+        assert_eq!(rollup.statement("t", "(select 1)"), "select sum(n) from (select 1)");
         let values = sql.values(&arguments(json!({"a": "it's\\ a\ttab\n", "n": null, "page": 2, "size": 50})));
         let expected =
             [("param_a", "it's\\\\ a\\ttab\\n"), ("param_n", "\\N"), ("param_limit", "50"), ("param_offset", "50")];

@@ -1,9 +1,9 @@
 //! The contract in a map, for tests of whatever drives a sink: calls can be made to fail before or after they took effect.
 
-use super::{Outcome, Page, Partition, Place, Sink, SinkError, Stored, Write, reserved_name};
+use super::{Outcome, Page, Partition, Place, Sink, SinkError, Stored, TOMBSTONES_KEEP_DAYS, Write, reserved_name};
 use crate::apply::Progress;
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -194,6 +194,11 @@ impl Sink for MemorySink {
             }
         });
         Ok(())
+    }
+
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        let gone = Utc::now() - TimeDelta::days(TOMBSTONES_KEEP_DAYS.into());
+        self.owned(|inner| inner.documents.retain(|_, kept| kept.expires.is_none_or(|at| at > gone)))
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

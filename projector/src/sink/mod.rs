@@ -30,11 +30,19 @@
 //!
 //! **Deletes** are tombstones that keep the version, so that a late writer can't revive the document.
 //!
+//! **Purging**: [`Sink::upkeep`] removes what readers haven't seen for [`StoreUrls::tombstones_keep`]: tombstones and expired documents. Until
+//! then they tell an event that is read again, from Kafka, from one that isn't handled yet. Afterwards such an event stops its
+//! partition (its document lacks it), so they are kept for longer than Kafka keeps events. A tombstone counts from
+//! [`Write::expires`], or from when it was written; one that has state is never purged.
+//!
+//! **Upkeep** changes nothing that readers see.
+//!
 //! **Names** that begin with `_` belong to the projector: each store hides its version, tombstone mark or row id behind one, and
 //! rejects a document that has such a field itself.
 //!
 //! **A place bears its generation's name.** A place that was made by something else is [`SinkError::Fenced`], never written to.
 
+pub(crate) mod access;
 pub mod clickhouse;
 pub mod elasticsearch;
 pub mod memory;
@@ -46,6 +54,9 @@ use crate::apply::Progress;
 use crate::expr::{Kind, Object};
 use crate::projection::Store;
 use async_trait::async_trait;
+use chrono::TimeDelta;
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,17 +118,17 @@ pub(crate) fn reserved_name(fields: &Object) -> Option<String> {
     Some(format!("field `{name}`: names that begin with `_` are the projector's own"))
 }
 
-/// Addresses of the stores, from the environment.
-#[derive(Clone, Debug, clap::Args)]
+/// Addresses of the stores, from the environment, and how each side proves who it is.
+#[derive(Clone, clap::Args)]
 pub struct StoreUrls {
-    /// Redis, without a database: the projection names that
-    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379")]
+    /// Redis, redis(s)://[user:password@]host:port, without a database: the projection names that
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: String,
-    /// Elasticsearch or OpenSearch
-    #[arg(long, env = "ELASTICSEARCH_URL", default_value = "http://127.0.0.1:9200")]
+    /// Elasticsearch or OpenSearch, http(s)://[user:password@]host:port
+    #[arg(long, env = "ELASTICSEARCH_URL", default_value = "http://127.0.0.1:9200", hide_env_values = true)]
     pub elasticsearch_url: String,
-    /// ClickHouse's HTTP interface
-    #[arg(long, env = "CLICKHOUSE_URL", default_value = "http://127.0.0.1:8123")]
+    /// ClickHouse's HTTP interface, http(s)://[user:password@]host:port
+    #[arg(long, env = "CLICKHOUSE_URL", default_value = "http://127.0.0.1:8123", hide_env_values = true)]
     pub clickhouse_url: String,
     /// The ClickHouse database that holds the read models (not `default`)
     #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "read_models")]
@@ -130,6 +141,46 @@ pub struct StoreUrls {
         hide_env_values = true
     )]
     pub postgres_read_url: String,
+    /// The certificate authorities that signed the stores' certificates, a PEM file for all stores; without it the public ones
+    #[arg(long = "stores-ca-file", env = "STORES_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Days for which a deleted or expired document's place is kept, to tell its old events when they are read again: more than
+    /// Kafka keeps events. 0 keeps it for ever
+    #[arg(long, env = "TOMBSTONES_KEEP_DAYS", default_value_t = TOMBSTONES_KEEP_DAYS)]
+    pub tombstones_keep_days: u16,
+}
+
+/// More than the longest retention of events that is usual.
+const TOMBSTONES_KEEP_DAYS: u16 = 31;
+
+impl StoreUrls {
+    /// For how long tombstones are kept; none for ever.
+    #[must_use]
+    pub fn tombstones_keep(&self) -> Option<TimeDelta> {
+        (self.tombstones_keep_days > 0).then(|| TimeDelta::days(self.tombstones_keep_days.into()))
+    }
+}
+
+impl Default for StoreUrls {
+    /// As the command line's: every store on this machine.
+    fn default() -> Self {
+        Self {
+            redis_url: "redis://127.0.0.1:6379".to_owned(),
+            elasticsearch_url: "http://127.0.0.1:9200".to_owned(),
+            clickhouse_url: "http://127.0.0.1:8123".to_owned(),
+            clickhouse_database: "read_models".to_owned(),
+            postgres_read_url: "postgres://app@127.0.0.1:5432/read_models".to_owned(),
+            ca_file: None,
+            tombstones_keep_days: TOMBSTONES_KEEP_DAYS,
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrls {
+    /// The addresses may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreUrls").field("ca_file", &self.ca_file).finish_non_exhaustive()
+    }
 }
 
 /// Some documents of a place.
@@ -220,8 +271,24 @@ pub trait Sink: Send + Sync {
         Err(SinkError::Broken { store: "store", reason: "can't be removed".to_owned() })
     }
 
+    /// What the place needs now and then, beside all other calls: what is no longer needed is removed, what is added up
+    /// beforehand is added up. A bounded piece of work at a time; any host may do it, several at once too.
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// How many documents (rows) readers see now.
     async fn count(&self) -> Result<u64, SinkError>;
+}
+
+/// What is wrong with the names in a projection's `store`, seen without a server.
+#[must_use]
+pub fn check(store: &Store, document: &Kind) -> Vec<String> {
+    match store {
+        Store::Redis(_) | Store::Elasticsearch(_) => Vec::new(),
+        Store::Clickhouse(config) => clickhouse::check(config, document),
+        Store::Postgres(config) => postgres::check(config, document),
+    }
 }
 
 /// Opens the sink that a projection's `store` asks for. The one registry of stores.

@@ -8,6 +8,7 @@
 use super::connect::{Connector, connectors};
 use super::kafka::{KafkaConfig, SourceError};
 use crate::control::Generation;
+use chrono::TimeDelta;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -65,7 +66,8 @@ pub fn frozen(generations: &[Generation]) -> Frozen {
     all
 }
 
-/// Checks everything that these generations read. Waits for Kafka for as long as it takes.
+/// Checks everything that these generations read. Waits for Kafka for as long as it takes. Tombstones are purged after
+/// `tombstones_keep`; never, if that is none.
 ///
 /// # Errors
 /// [`Refused`], with all findings.
@@ -73,12 +75,16 @@ pub async fn before_reading(
     kafka: &KafkaConfig,
     connect_url: Option<&str>,
     generations: &[Generation],
+    tombstones_keep: Option<TimeDelta>,
 ) -> Result<(), Refused> {
     let frozen = frozen(generations);
     let names: Vec<String> = frozen.keys().cloned().collect();
     let topics = wait_for(kafka, &names).await;
     let mut refusals: Vec<Refusal> =
         frozen.iter().flat_map(|(name, counts)| judge_topic(name, topics.get(name), Some(counts))).collect();
+    if let Some(keep) = tombstones_keep {
+        refusals.extend(topics.iter().filter_map(|(name, topic)| judge_retention(name, topic, keep)));
+    }
     if let Some(url) = connect_url {
         match connectors(url).await {
             Ok(all) => refusals.extend(judge_connectors(&all, &names)),
@@ -174,6 +180,22 @@ pub fn judge_topic(name: &str, found: Option<&Topic>, frozen: Option<&BTreeMap<i
         });
     }
     refusals
+}
+
+/// Whether an event may still be read when its document's tombstone is gone.
+#[must_use]
+fn judge_retention(name: &str, topic: &Topic, tombstones_keep: TimeDelta) -> Option<Refusal> {
+    let retention: i64 = topic.settings.as_ref()?.get("retention.ms")?.parse().ok()?;
+    let kept = if retention < 0 { "for ever".to_owned() } else { format!("for {} days", retention / 86_400_000) };
+    (retention < 0 || retention >= tombstones_keep.num_milliseconds()).then(|| Refusal {
+        what: format!(
+            "topic `{name}` keeps events {kept}, and tombstones are purged after {} days",
+            tombstones_keep.num_days()
+        ),
+        why: "an event of a deleted document that is read again would find no document, and stop its partition"
+            .to_owned(),
+        remedy: "set TOMBSTONES_KEEP_DAYS above the topic's retention, or to 0 to keep tombstones for ever".to_owned(),
+    })
 }
 
 type Setting = (&'static str, fn(&str) -> bool, &'static str, &'static str);

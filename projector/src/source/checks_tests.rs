@@ -93,3 +93,17 @@ fn generations_freeze_counts_by_topic() {
     assert_eq!(loans[&12], ["a-g1", "b-g1"]);
     assert_eq!(loans[&6], ["c-g1"]);
 }
+
+#[test]
+fn tombstones_outlive_the_events_in_kafka() {
+    let topic = |retention: &str| Topic {
+        partitions: 12,
+        settings: Some([("retention.ms".to_owned(), retention.to_owned())].into()),
+    };
+    let keep = TimeDelta::days(31);
+    assert_eq!(judge_retention("events.loan", &topic("604800000"), keep), None);
+    let refused = judge_retention("events.loan", &topic("2678400000"), keep).map(|r| r.to_string()).unwrap_or_default();
+    assert!(refused.contains("for 31 days") && refused.contains("TOMBSTONES_KEEP_DAYS"), "{refused}");
+    assert!(judge_retention("events.loan", &topic("-1"), keep).is_some());
+    assert_eq!(judge_retention("events.loan", &Topic::default(), keep), None);
+}

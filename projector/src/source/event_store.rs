@@ -218,8 +218,17 @@ impl History {
                 survey.newest = survey.newest.into_iter().chain([key.created_at]).max();
             }
         }
-        sqlx::query("move absolute 0 in history").execute(&mut self.connection).await?;
+        self.rewind().await?;
         Ok(survey)
+    }
+
+    /// Returns to the beginning.
+    ///
+    /// # Errors
+    /// [`EventStoreError::Database`].
+    pub async fn rewind(&mut self) -> Result<(), EventStoreError> {
+        sqlx::query("move absolute 0 in history").execute(&mut self.connection).await?;
+        Ok(())
     }
 
     /// The next rows in order; none at the end.

@@ -114,7 +114,9 @@ impl KafkaSource {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "10000")
             .set("fetch.queue.backoff.ms", "10")
-            .set("queued.max.messages.kbytes", "16384")
+            // What may wait here while a store is away, for each generation; and come in one answer, of all partitions.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.max.bytes", "4194304")
             .set("statistics.interval.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Warning);
         if let Some(instance) = &config.instance_id {

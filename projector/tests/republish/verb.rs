@@ -1,9 +1,10 @@
 //! The verb, and what it and a starting host refuse.
 
-use crate::support::{Database, PARTITIONS, create_topic, kafka, own_type, remove_topics, var};
+use crate::support::{Database, PARTITIONS, create_topic, kafka, of, own_type, remove_topics, var};
 use anyhow::{Context as _, Result, ensure};
 use projector::control::Generation;
-use projector::source::{KafkaConfig, before_reading, bounds};
+use projector::query::partition_of;
+use projector::source::{History, KafkaConfig, TopicWriter, before_reading, bounds, held, other_than};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -62,6 +63,73 @@ async fn verb(kafka: &KafkaConfig, url: &str, topic: &str) -> Result<()> {
     }
     let (done, _, said) = republish(url, topic, &["--yes", "--without-connect-check"]).await?;
     ensure!(!done && said.contains("isn't empty: its partitions hold some 1500"), "{said}");
+    let (done, sent, said) = republish(url, topic, &["--yes", "--without-connect-check", "--resume"]).await?;
+    ensure!(done && sent["partitions"] == serde_json::json!({}), "nothing was missing: {sent} {said}");
+    Ok(())
+}
+
+/// A run that was cut off after 700 events, and the one that goes on with it.
+async fn resumed(kafka: &KafkaConfig, url: &str, topic: &str, shelf: &str) -> Result<()> {
+    create_topic(kafka, topic, PARTITIONS, &[]).await?;
+    let mut history = History::open(url, &of(shelf)).await?;
+    let mut writer = TopicWriter::new(kafka, topic)?;
+    let mut left = 700;
+    while left > 0 {
+        for event in history.events().await?.iter().take(left) {
+            writer.send(event).await?;
+            left -= 1;
+        }
+    }
+    writer.settle().await?;
+    // What commits since comes behind.
+    let late = format!(
+        "insert into events (aggregate_type, stream_id, stream_position, aggregate_id)
+         select '{shelf}', 'late-' || n, 1, 'late-' || n from generate_series(1, 50) as n"
+    );
+    sqlx::raw_sql(AssertSqlSafe(late)).execute(&mut PgConnection::connect(url).await?).await?;
+    let (done, sent, said) = republish(url, topic, &["--yes", "--without-connect-check", "--resume"]).await?;
+    ensure!(done && said.contains("holds 700 of them already"), "{said}");
+    let counts = sent["partitions"].as_object().context("counts")?;
+    assert_eq!(counts.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 850);
+
+    // All of it, in the order of the event store, each once.
+    let all = held(kafka, topic, &bounds(kafka, topic, PARTITIONS).await?).await?;
+    assert_eq!(all.values().map(|held| held.count).sum::<u64>(), 1_550);
+    let mut history = History::open(url, &of(shelf)).await?;
+    assert_eq!(other_than(&mut history, &all, |key| partition_of(key, PARTITIONS)).await?, None);
+
+    // Somebody else's message is found, wherever it lies.
+    let mut history = History::open(url, &of(shelf)).await?;
+    let again = history.events().await?;
+    writer.send(&again[0]).await?;
+    writer.settle().await?;
+    let (done, _, said) = republish(url, topic, &["--yes", "--without-connect-check", "--resume"]).await?;
+    ensure!(!done && said.contains("isn't the beginning of what is to be sent"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the stack: ./dev test"]
+async fn an_interrupted_run_is_resumed() -> Result<()> {
+    let (kafka, shelf, database) = (kafka()?, own_type(), Database::create().await?);
+    fill(&database, &shelf).await?;
+    let topic = format!("events.{shelf}");
+    let steps = {
+        let (kafka, url, topic, shelf) = (kafka.clone(), database.url.clone(), topic.clone(), shelf.clone());
+        tokio::spawn(async move { resumed(&kafka, &url, &topic, &shelf).await }).await
+    };
+    remove_topics(&kafka, &[&topic]).await?;
+    database.remove().await?;
+    steps.context("the steps panicked")?
+}
+
+/// 1,500 events of 100 aggregates.
+async fn fill(database: &Database, shelf: &str) -> Result<()> {
+    let rows = format!(
+        "insert into events (aggregate_type, stream_id, stream_position, aggregate_id)
+         select '{shelf}', 's-' || n % 100, n / 100 + 1, 's-' || n % 100 from generate_series(0, 1499) as n"
+    );
+    sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut PgConnection::connect(&database.url).await?).await?;
     Ok(())
 }
 
@@ -69,11 +137,7 @@ async fn verb(kafka: &KafkaConfig, url: &str, topic: &str) -> Result<()> {
 #[ignore = "needs the stack: ./dev test"]
 async fn the_verb_fills_an_empty_topic_once_and_refuses_any_other() -> Result<()> {
     let (kafka, shelf, database) = (kafka()?, own_type(), Database::create().await?);
-    let rows = format!(
-        "insert into events (aggregate_type, stream_id, stream_position, aggregate_id)
-         select '{shelf}', 's-' || n % 100, n / 100 + 1, 's-' || n % 100 from generate_series(0, 1499) as n"
-    );
-    sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut PgConnection::connect(&database.url).await?).await?;
+    fill(&database, &shelf).await?;
     let topic = format!("events.{shelf}");
     let steps = {
         let (kafka, url, topic) = (kafka.clone(), database.url.clone(), topic.clone());
@@ -98,10 +162,10 @@ async fn a_host_is_told_everything_that_is_wrong_with_its_topics() -> Result<()>
         config: String::new(),
         topics: [(topic.clone(), partitions)].into(),
     };
-    let missing = before_reading(&kafka, Some(&connect), &[generation(3)]).await;
+    let missing = before_reading(&kafka, Some(&connect), &[generation(3)], None).await;
     let wrong = [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
     create_topic(&kafka, &topic, 3, &wrong).await?;
-    let several = before_reading(&kafka, Some(&connect), &[generation(4)]).await;
+    let several = before_reading(&kafka, Some(&connect), &[generation(4)], None).await;
     remove_topics(&kafka, &[&topic]).await?;
     assert_eq!(missing.unwrap_err().0.len(), 1);
     let several = several.unwrap_err();
@@ -112,8 +176,8 @@ async fn a_host_is_told_everything_that_is_wrong_with_its_topics() -> Result<()>
     create_topic(&kafka, &right, 3, &[]).await?;
     let live = Generation { topics: [(right.clone(), 3)].into(), ..generation(3) };
     // Connect may be down: a host doesn't wait for it.
-    let checked = before_reading(&kafka, Some("http://127.0.0.1:9"), std::slice::from_ref(&live)).await;
-    let with_connect = before_reading(&kafka, Some(&connect), &[live]).await;
+    let checked = before_reading(&kafka, Some("http://127.0.0.1:9"), std::slice::from_ref(&live), None).await;
+    let with_connect = before_reading(&kafka, Some(&connect), &[live], None).await;
     remove_topics(&kafka, &[&right]).await?;
     checked.and(with_connect).map_err(Into::into)
 }
@@ -125,7 +189,7 @@ async fn kafka_is_waited_for() -> Result<()> {
     let real = kafka()?.kafka_brokers;
     let door = tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
     let late = KafkaConfig { kafka_brokers: door.to_string(), instance_id: None };
-    let waiting = tokio::spawn(async move { before_reading(&late, None, &[]).await });
+    let waiting = tokio::spawn(async move { before_reading(&late, None, &[], None).await });
     tokio::time::sleep(Duration::from_millis(10_500)).await;
     ensure!(!waiting.is_finished(), "it must wait for as long as it takes");
     let listener = tokio::net::TcpListener::bind(door).await?;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 async fn a_store_that_is_away_is_unavailable() -> Result<()> {
     // A port that nothing listens on: it was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let clickhouse = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns: Default::default() });
+    let clickhouse = Store::Clickhouse(ClickhouseStore { day: "day".into(), ..ClickhouseStore::default() });
     let stores = [
         (Store::Redis(RedisStore { prefix: "x:".into(), database: 0 }), document()),
         (Store::Elasticsearch(ElasticsearchStore::default()), document()),

@@ -38,7 +38,7 @@ async fn sql(statement: &str) -> Result<String> {
 
 async fn steps(name: &str) -> Result<()> {
     let columns = [("currency".to_owned(), "LowCardinality(String)".to_owned())].into();
-    let store = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns });
+    let store = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns, ..ClickhouseStore::default() });
     let place = |generation| Place { read_model: name.to_owned(), generation, document: row_kind() };
     let sink = open(&store, place(1), &urls())?;
     let sink = sink.as_ref();

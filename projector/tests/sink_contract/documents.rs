@@ -38,7 +38,35 @@ pub(super) async fn documents(sink: &dyn Sink, text: Text) -> Result<()> {
 
     sink.go_live().await?;
     sink.go_live().await?;
-    Ok(())
+    purge(sink).await
+}
+
+/// What nobody has seen for longer than events are kept is gone, and nothing else.
+async fn purge(sink: &dyn Sink) -> Result<()> {
+    let ago = |days, write: Write| Write { expires: Some(Utc::now() - TimeDelta::days(days)), ..write };
+    let over = ago(20, named("purge-over", 1));
+    let batch = [
+        ago(40, named("purge-long-over", 1)),
+        over.clone(),
+        ago(40, tombstone("purge-long-gone", 3)),
+        tombstone("purge-gone", 3),
+        named("purge-live", 1),
+    ];
+    written(sink, &batch).await?;
+    let before = visible(sink).await?;
+    sink.upkeep().await?;
+    assert_eq!(visible(sink).await?, before, "no reader sees it");
+    for key in ["purge-long-over", "purge-long-gone"] {
+        let stored = one(sink, key).await?;
+        ensure!(stored.is_none(), "`{key}` is still there: {stored:?}");
+    }
+    let stored = one(sink, "purge-over").await?;
+    ensure!(stored.is_none() || stored == Some(over.stored()), "a guard in part: {stored:?}");
+    assert_eq!(one(sink, "purge-gone").await?, Some(tombstone("purge-gone", 3).stored()));
+    assert_eq!(sink.write(&[named("purge-gone", 3)]).await?, [Outcome::Stale], "the guard is kept");
+    ensure!(one(sink, "purge-live").await?.is_some());
+    // Its next version finds nothing, and is taken.
+    written(sink, &[named("purge-long-gone", 4)]).await
 }
 
 async fn conditional(sink: &dyn Sink) -> Result<()> {

@@ -72,11 +72,24 @@ async fn steps(name: &str) -> Result<()> {
         client.post(format!("{url}/{name}/_search")).json(&body).send().await?.json().await?;
     assert_eq!(found["hits"]["total"]["value"], 5000, "searched by alias and refined mapping");
 
+    // Who searches by the alias sees what can be seen.
+    let gone = ["seen-gone", "seen-over"].map(|key| named(key, 1));
+    let over = Write { expires: Some(chrono::Utc::now()), ..named("seen-over", 2) };
+    written(sink, &gone).await?;
+    written(sink, &[Write { key: "seen-gone".into(), version: 2, ..Write::default() }, over]).await?;
+    sink.refresh().await?;
+    let body = json!({ "query": { "ids": { "values": ["seen-gone", "seen-over", "speed-7"] } } });
+    for (place, expected) in [(name.to_owned(), 1), (format!("{name}-g1"), 3)] {
+        let found: serde_json::Value =
+            client.post(format!("{url}/{place}/_search")).json(&body).send().await?.json().await?;
+        assert_eq!(found["hits"]["total"]["value"], expected, "{place}: {found}");
+    }
+
     // Parents and expiry are indexed, and state is not.
     for (field, indexed) in [("_parents", true), ("_expires", true), ("_state", false)] {
         let body = json!({ "query": { "exists": { "field": field } }, "size": 0 });
         let found: serde_json::Value =
-            client.post(format!("{url}/{name}/_search")).json(&body).send().await?.json().await?;
+            client.post(format!("{url}/{name}-g1/_search")).json(&body).send().await?.json().await?;
         assert_eq!(found["hits"]["total"]["value"].as_i64() > Some(0), indexed, "{field}: {found}");
     }
 

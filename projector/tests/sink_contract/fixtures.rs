@@ -20,6 +20,7 @@ pub(super) fn urls() -> StoreUrls {
         clickhouse_url: env("CLICKHOUSE_URL", "http://127.0.0.1:18123"),
         clickhouse_database: env("CLICKHOUSE_DATABASE", "read_models"),
         postgres_read_url: env("READ_DATABASE_URL", "postgres://app@127.0.0.1:55432/read_models"),
+        ..StoreUrls::default()
     }
 }
 

@@ -14,4 +14,7 @@ mod progress;
 mod proxy;
 mod redis;
 mod redis_full;
+mod rollup;
+mod secured;
 mod stubs;
+mod tls;

@@ -85,7 +85,7 @@ async fn a_clickhouse_that_is_full_or_overloaded_is_unavailable() -> Result<()> 
         (500, said(252, "Too many parts (300)", "TOO_MANY_PARTS")),
         (500, said(159, "Timeout exceeded", "TIMEOUT_EXCEEDED")),
     ];
-    let store = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns: Default::default() });
+    let store = Store::Clickhouse(ClickhouseStore { day: "day".into(), ..ClickhouseStore::default() });
     let batch = [row(Uuid::now_v7(), 0, "2026-11-21", 1), row(Uuid::now_v7(), 0, "2026-11-21", 2)];
     for (status, body) in answers {
         let sink = sink(&store, server(status, body.clone()).await?)?;

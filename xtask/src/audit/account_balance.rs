@@ -22,6 +22,6 @@ impl ReadModel for AccountBalance {
     }
 
     fn actual<'a>(&'a self, stores: &'a Stores) -> BoxFuture<'a, Result<Documents>> {
-        Box::pin(stores.redis_hashes(5, "account_balance:*"))
+        Box::pin(stores.redis_hashes(6, "account_balance:*"))
     }
 }

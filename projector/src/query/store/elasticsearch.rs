@@ -5,12 +5,14 @@ use super::{ReadError, call};
 use crate::control::Generation;
 use crate::expr::{Kind, Value, json};
 use crate::sink::StoreUrls;
+use crate::sink::access::Access;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 #[derive(Clone)]
 pub(crate) struct SearchReader {
     client: reqwest::Client,
+    access: Access,
     search_url: String,
     refresher: Refresher,
     document: Kind,
@@ -45,15 +47,21 @@ struct Hit {
 }
 
 impl SearchReader {
-    pub(super) fn open(generation: &Generation, document: &Kind, urls: &StoreUrls, client: &reqwest::Client) -> Self {
-        let index_url = format!("{}/{}", urls.elasticsearch_url.trim_end_matches('/'), generation.id());
+    pub(super) fn open(
+        generation: &Generation,
+        document: &Kind,
+        urls: &StoreUrls,
+        client: &reqwest::Client,
+    ) -> Result<Self, ReadError> {
+        let access = urls.elasticsearch().map_err(ReadError::Unavailable)?;
+        let index_url = format!("{}/{}", access.base(), generation.id());
         // Half an answer would look like a whole one.
         let search_url = format!("{index_url}/_search?allow_partial_search_results=false");
         let refresher = Refresher::new({
-            let (client, url) = (client.clone(), format!("{index_url}/_refresh"));
-            move || refresh(client.clone(), url.clone())
+            let (client, access, url) = (client.clone(), access.clone(), format!("{index_url}/_refresh"));
+            move || refresh(access.authorized(client.post(&url)))
         });
-        Self { client: client.clone(), search_url, refresher, document: document.clone() }
+        Ok(Self { client: client.clone(), access, search_url, refresher, document: document.clone() })
     }
 
     /// Makes all that was written before this call visible to searches that begin after it.
@@ -63,7 +71,7 @@ impl SearchReader {
 
     /// The documents that a body finds, and how many there are beyond this page.
     pub(crate) async fn search(&self, body: &Json) -> Result<(Vec<Value>, i64), ReadError> {
-        let answer: SearchAnswer = call(self.client.post(&self.search_url).json(body)).await?;
+        let answer: SearchAnswer = call(self.access.authorized(self.client.post(&self.search_url)).json(body)).await?;
         if answer.timed_out || answer._shards.failed > 0 {
             return Err(ReadError::Unavailable(format!(
                 "an incomplete answer: {} shards failed",
@@ -78,12 +86,12 @@ impl SearchReader {
     }
 }
 
-async fn refresh(client: reqwest::Client, url: String) -> Result<(), ReadError> {
+async fn refresh(request: reqwest::RequestBuilder) -> Result<(), ReadError> {
     #[derive(Deserialize)]
     struct Answer {
         _shards: Shards,
     }
-    let answer: Answer = call(client.post(url)).await?;
+    let answer: Answer = call(request).await?;
     // A copy that failed to refresh would answer with less.
     if answer._shards.failed > 0 {
         return Err(ReadError::Unavailable(format!("{} shards failed to refresh", answer._shards.failed)));

@@ -14,6 +14,7 @@ use crate::control::Generation;
 use crate::expr::Kind;
 use crate::projection::Store;
 use crate::sink::StoreUrls;
+use crate::sink::access::{with_causes, with_remedy};
 use std::time::Duration;
 
 /// Why a store gave nothing; in words for the log, the caller hears less.
@@ -29,9 +30,8 @@ pub(crate) enum ReadError {
 
 impl ReadError {
     /// The store can't be reached; with the causes, which some errors don't name themselves.
-    fn unavailable(error: &dyn std::error::Error) -> Self {
-        let causes = std::iter::successors(error.source(), |e| e.source()).map(|e| format!(": {e}"));
-        Self::Unavailable(std::iter::once(error.to_string()).chain(causes).collect())
+    fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Unavailable(with_remedy(with_causes(error)))
     }
 }
 
@@ -43,7 +43,7 @@ async fn call<T: serde::de::DeserializeOwned>(request: reqwest::RequestBuilder) 
     if !status.is_success() {
         let said = format!("{status}: {}", String::from_utf8_lossy(&body).chars().take(500).collect::<String>());
         let refused = status == reqwest::StatusCode::BAD_REQUEST;
-        return Err(if refused { ReadError::Refused(said) } else { ReadError::Unavailable(said) });
+        return Err(if refused { ReadError::Refused(said) } else { ReadError::Unavailable(with_remedy(said)) });
     }
     serde_json::from_slice(&body).map_err(|e| ReadError::Unavailable(format!("unexpected answer: {e}")))
 }
@@ -62,8 +62,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// One client for the stores that speak HTTP: it keeps connections open.
-pub(crate) fn http_client() -> Result<reqwest::Client, ReadError> {
-    let client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(HTTP_TIMEOUT).tcp_nodelay(true);
+pub(crate) fn http_client(urls: &StoreUrls) -> Result<reqwest::Client, ReadError> {
+    let mut client =
+        reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(HTTP_TIMEOUT).tcp_nodelay(true);
+    if let Some(pem) = urls.authorities().map_err(ReadError::Unavailable)? {
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| ReadError::unavailable(&e))?;
+        client = client.tls_certs_only(authorities);
+    }
     client.pool_max_idle_per_host(64).build().map_err(|e| ReadError::unavailable(&e))
 }
 
@@ -78,9 +83,13 @@ impl Reader {
     ) -> Result<Self, ReadError> {
         Ok(match store {
             Store::Redis(config) => Self::Redis(RedisReader::open(config, generation, document, urls)?),
-            Store::Elasticsearch(_) => Self::Search(SearchReader::open(generation, document, urls, client)),
-            Store::Clickhouse(_) => Self::Clickhouse(ClickhouseReader::open(generation, urls, client)),
+            Store::Elasticsearch(_) => Self::Search(SearchReader::open(generation, document, urls, client)?),
+            Store::Clickhouse(config) => Self::Clickhouse(ClickhouseReader::open(config, generation, urls, client)?),
             Store::Postgres(config) => Self::Postgres(PostgresReader::open(config, generation, urls)?),
         })
     }
 }
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;

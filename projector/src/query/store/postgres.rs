@@ -7,10 +7,10 @@ use crate::control::Generation;
 use crate::expr::{Kind, Value, json};
 use crate::projection::PostgresStore;
 use crate::sink::StoreUrls;
-use crate::sink::postgres::{Fault, fault, visible};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use crate::sink::access::CREDENTIALS_REMEDY;
+use crate::sink::postgres::{Fault, REFUSED, fault, options, visible};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Row};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Queries of one read model at once; more wait for a connection.
@@ -29,8 +29,8 @@ pub(crate) struct PostgresReader {
 
 impl PostgresReader {
     pub(super) fn open(config: &PostgresStore, generation: &Generation, urls: &StoreUrls) -> Result<Self, ReadError> {
-        let options = PgConnectOptions::from_str(&urls.postgres_read_url)
-            .map_err(|e| ReadError::unavailable(&e))?
+        let options = options(urls)
+            .map_err(ReadError::Unavailable)?
             .application_name("projector-serve")
             .options([("TimeZone", "UTC"), ("extra_float_digits", "1"), ("default_transaction_read_only", "on")])
             .options([("statement_timeout", STATEMENT_TIMEOUT_MS)])
@@ -74,9 +74,16 @@ impl PostgresReader {
 fn failed(error: &sqlx::Error) -> ReadError {
     match error.as_database_error() {
         Some(refusal) => {
-            let said = refusal.message().chars().take(500).collect();
+            let said = refusal.message().chars().take(500).collect::<String>();
             let code = refusal.code().unwrap_or_default();
-            if fault(&code) == Fault::Servers { ReadError::Unavailable(said) } else { ReadError::Refused(said) }
+            match fault(&code) {
+                Fault::Servers => ReadError::Unavailable(said),
+                // Of who connects, not of what the statement says.
+                _ if code.starts_with(REFUSED) => {
+                    ReadError::Unavailable(format!("{code}: {said}; {CREDENTIALS_REMEDY}"))
+                }
+                _ => ReadError::Refused(said),
+            }
         }
         None => ReadError::unavailable(error),
     }

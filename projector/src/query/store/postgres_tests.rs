@@ -18,6 +18,7 @@ fn urls() -> StoreUrls {
         clickhouse_url: nowhere,
         clickhouse_database: "d".into(),
         postgres_read_url: url.unwrap_or_else(|_| "postgres://app@127.0.0.1:55432/read_models".into()),
+        ..StoreUrls::default()
     }
 }
 

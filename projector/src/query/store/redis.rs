@@ -6,8 +6,7 @@ use crate::control::Generation;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use crate::sink::StoreUrls;
-use crate::sink::redis::convert::from_hash;
-use crate::sink::redis::neighbour;
+use crate::sink::redis::{client, convert::from_hash, neighbour};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,8 +36,9 @@ impl RedisReader {
         document: &Kind,
         urls: &StoreUrls,
     ) -> Result<Self, ReadError> {
+        let other = RedisStore { database: neighbour(config.database), ..config.clone() };
         Ok(Self {
-            connections: [connect(config.database, urls)?, connect(neighbour(config.database), urls)?],
+            connections: [connect(config, urls)?, connect(&other, urls)?],
             at: Arc::default(),
             marker: format!("projector:generation:{}", generation.read_model),
             generation: generation.id(),
@@ -81,9 +81,8 @@ impl RedisReader {
     }
 }
 
-fn connect(database: u8, urls: &StoreUrls) -> Result<ConnectionManager, ReadError> {
-    let address = format!("{}/{database}", urls.redis_url.trim_end_matches('/'));
-    let client = redis::Client::open(address).map_err(|e| ReadError::unavailable(&e))?;
+fn connect(config: &RedisStore, urls: &StoreUrls) -> Result<ConnectionManager, ReadError> {
+    let client = client(config, urls).map_err(ReadError::Unavailable)?;
     let settings = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(READ_TIMEOUT))

@@ -4,6 +4,42 @@ use super::super::shape::{Shape, fields, is_optional, shape};
 use crate::expr::Kind;
 use crate::projection::ClickhouseStore;
 
+/// What is wrong with the names that a projection gives.
+pub(crate) fn check(config: &ClickhouseStore, row: &Kind) -> Vec<String> {
+    let types = columns(row, config);
+    let is_field = |name: &String| types.iter().any(|(column, _)| column == name);
+    let unknown = |what: &str, name: &String| {
+        (!is_field(name)).then(|| format!("`store.clickhouse.{what}` names the field `{name}`, which no program sets"))
+    };
+    let mut wrong: Vec<String> = config.columns.keys().filter_map(|name| unknown("columns", name)).collect();
+    let Some(rollup) = &config.rollup else { return wrong };
+    wrong.extend(rollup.by.iter().filter_map(|name| unknown("rollup.by", name)));
+    wrong.extend(rollup.sum.iter().filter_map(|name| unknown("rollup.sum", name)));
+    if rollup.sum.is_empty() {
+        wrong.push("`store.clickhouse.rollup.sum` names no field: there is nothing to add up".to_owned());
+    }
+    let mut names: Vec<_> = [&config.day].into_iter().chain(&rollup.by).chain(&rollup.sum).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        wrong.push(format!(
+            "`store.clickhouse.rollup` names `{}` twice; the day is among its groups by itself",
+            pair[0]
+        ));
+    }
+    for (name, kind) in types.iter().filter(|(name, _)| rollup.sum.contains(name)) {
+        let plain = kind.trim_start_matches("Nullable(").trim_end_matches(')');
+        if !["Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32"].contains(&plain) {
+            wrong.push(format!("`store.clickhouse.rollup.sum` names `{name}`, a {kind}: only whole numbers of at most 64 bits add up exactly"));
+        }
+    }
+    for (name, kind) in types.iter().filter(|(name, _)| rollup.by.contains(name)) {
+        if is_nested(kind) {
+            wrong.push(format!("`store.clickhouse.rollup.by` names `{name}`, a {kind}: name plain fields"));
+        }
+    }
+    wrong
+}
+
 /// A row's columns with their types, by name.
 pub(super) fn columns(row: &Kind, config: &ClickhouseStore) -> Vec<(String, String)> {
     let column = |(name, kind): (String, &Kind)| {
@@ -54,7 +90,28 @@ pub(super) fn is_nested(sql_type: &str) -> bool {
 mod tests {
     use super::*;
     use crate::expr::Collection;
+    use crate::projection::DayRollup;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_rollup_adds_whole_numbers_of_fields_that_are_there() {
+        let row = Collection::empty()
+            .with_known("day", Kind::bytes())
+            .with_known("cents", Kind::integer())
+            .with_known("rate", Kind::float())
+            .with_known("currency", Kind::bytes());
+        let wrong = |by: &[&str], sum: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let rollup = Some(DayRollup { by: names(by), sum: names(sum) });
+            let config = ClickhouseStore { day: "day".into(), rollup, ..ClickhouseStore::default() };
+            check(&config, &Kind::object(row.clone())).join("; ")
+        };
+        assert_eq!(wrong(&["currency"], &["cents"]), "");
+        assert!(wrong(&["currency"], &["rate"]).contains("Float64"));
+        assert!(wrong(&["curency"], &["cents"]).contains("`curency`"));
+        assert!(wrong(&["day"], &["cents"]).contains("`day` twice"));
+        assert!(wrong(&[], &[]).contains("nothing to add up"));
+    }
 
     #[test]
     fn types_become_columns() {
@@ -68,6 +125,7 @@ mod tests {
         let config = ClickhouseStore {
             day: "day".into(),
             columns: BTreeMap::from([("currency".to_owned(), "LowCardinality(String)".to_owned())]),
+            rollup: None,
         };
         let columns = columns(&Kind::object(row), &config);
         let expected = [

@@ -1,8 +1,14 @@
 //! The client: one statement, its time-out, and what its failures mean.
 
+use super::super::access::{Credentials, unreached, with_causes, with_remedy};
 use super::super::{SinkError, StoreUrls};
 use bytes::Bytes;
 use clickhouse::Client as Http;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::{Client as HyperClient, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -12,7 +18,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const CONTENT: [u32; 25] =
     [6, 25, 26, 27, 32, 33, 38, 41, 53, 69, 70, 72, 117, 130, 131, 158, 321, 349, 376, 407, 441, 467, 469, 675, 691];
 /// Codes for a wrong set-up, which waiting doesn't mend: syntax, no such table, database, column or setting; access.
-const SETUP: [u32; 12] = [10, 16, 36, 47, 50, 60, 62, 81, 115, 192, 497, 516];
+const SETUP: [u32; 14] = [10, 16, 36, 47, 50, 60, 62, 81, 115, 192, 193, 194, 497, 516];
+/// The server closes connections that were idle for 3 s.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(super) struct Client {
@@ -37,10 +46,20 @@ impl From<Failure> for SinkError {
 }
 
 impl Client {
-    pub(super) fn new(urls: &StoreUrls) -> Self {
-        let http = Http::default()
-            .with_url(&urls.clickhouse_url)
-            .with_database(&urls.clickhouse_database)
+    pub(super) fn new(urls: &StoreUrls) -> Result<Self, SinkError> {
+        let access = urls.clickhouse().map_err(broken)?;
+        let http = if access.url.scheme() == "https" {
+            https(access.authorities.as_deref()).map_err(broken)?
+        } else {
+            Http::default()
+        };
+        let http = match &access.credentials {
+            Some(Credentials { user, password }) => http.with_user(user).with_password(password),
+            None => http,
+        };
+        let http = http
+            // Without a database: each statement names it, and the first one makes it.
+            .with_url(access.base())
             // An insert is answered when its rows are there, an answer begins when it is whole.
             .with_setting("async_insert", "0")
             .with_setting("wait_end_of_query", "1")
@@ -50,7 +69,7 @@ impl Client {
             .with_setting("input_format_skip_unknown_fields", "0")
             .with_setting("date_time_input_format", "best_effort")
             .with_setting("output_format_json_quote_64bit_integers", "0");
-        Self { http }
+        Ok(Self { http })
     }
 
     pub(super) async fn execute(&self, sql: &str) -> Result<(), Failure> {
@@ -66,23 +85,46 @@ impl Client {
         lines.map(|line| serde_json::from_slice(line).map_err(|e| Failure::Error(broken(e.to_string())))).collect()
     }
 
-    /// Inserts lines of JSON objects into a table.
-    pub(super) async fn insert(&self, table: &str, lines: Bytes) -> Result<(), Failure> {
-        let sql = format!("INSERT INTO {table} FORMAT JSONEachRow");
+    /// Inserts lines of JSON objects by a statement that has its `FORMAT` still to come, `INSERT INTO table`.
+    pub(super) async fn insert(&self, head: &str, lines: Bytes) -> Result<(), Failure> {
+        let sql = format!("{head} FORMAT JSONEachRow");
         let mut insert = self.http.insert_formatted_with(sql).with_timeouts(Some(TIMEOUT), Some(TIMEOUT));
         insert.send(lines).await.map_err(|e| classify(&e))?;
         insert.end().await.map_err(|e| classify(&e))
     }
 }
 
+/// As the crate's own client, with TLS.
+fn https(authorities: Option<&[u8]>) -> Result<Http, String> {
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match authorities {
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let added =
+                    certificate.map_err(|e| e.to_string()).and_then(|c| roots.add(c).map_err(|e| e.to_string()));
+                added.map_err(|e| format!("STORES_CA_FILE: {e}"))?;
+            }
+            builder.with_tls_config(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+        }
+        None => builder
+            .with_native_roots()
+            .map_err(|e| format!("{e}; name the authority of ClickHouse's certificate in STORES_CA_FILE"))?,
+    };
+    let mut plain = HttpConnector::new();
+    plain.set_keepalive(Some(TCP_KEEPALIVE));
+    plain.enforce_http(false);
+    let connector = builder.https_only().enable_http1().wrap_connector(plain);
+    Ok(Http::with_http_client(HyperClient::builder(TokioExecutor::new()).pool_idle_timeout(IDLE_MAX).build(connector)))
+}
+
 fn classify(error: &(dyn std::error::Error + 'static)) -> Failure {
-    let causes = std::iter::successors(error.source(), |e| e.source()).map(|e| format!(": {e}"));
-    let reason: String = std::iter::once(error.to_string()).chain(causes).collect::<String>().replace('\n', " ");
+    let reason = with_causes(error).replace('\n', " ");
     let said = reason.chars().take(500).collect();
     match code(&reason) {
         Some(code) if CONTENT.contains(&code) => Failure::Refused(said),
-        Some(code) if SETUP.contains(&code) => Failure::Error(broken(said)),
-        _ => Failure::Error(unavailable(said)),
+        Some(code) if SETUP.contains(&code) => Failure::Error(broken(with_remedy(said))),
+        _ => Failure::Error(unreached("clickhouse", said)),
     }
 }
 

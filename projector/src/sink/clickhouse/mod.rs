@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `<read model>_g<n>` | `ReplacingMergeTree`: a row's columns, and its id `_event_id`, `_row`; by month and day |
 //! | `<read model>` | the view of the live generation, without duplicates (`FINAL`) and without the id |
+//! | `<read model>_g<n>_days`, `<read model>_g<n>_rollup` | where the projection asks for a `rollup`: its days added up, see [`rollup`] |
 //! | `projector_progress` | `ReplacingMergeTree`: a row a generation, partition and owner's fence, holding the progress as JSON |
 //!
 //! A row sent twice is stored twice until a merge drops one; `FINAL` gives one at any time. An event's day never changes, so
@@ -16,6 +17,10 @@
 mod columns;
 mod config;
 mod place;
+mod rollup;
 mod sink;
 
+pub(crate) use columns::check;
+pub(crate) use rollup::DayTables;
+pub use rollup::Timing;
 pub use sink::ClickhouseSink;

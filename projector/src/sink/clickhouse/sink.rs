@@ -3,13 +3,15 @@
 use super::super::{
     Outcome, PACE_OF_FILES, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
 };
-use super::columns::{columns, is_nested, takes_null};
+use super::columns::{check, columns, is_nested, takes_null};
 use super::config::{Client, Failure, broken, quoted, text};
+use super::rollup::{DayTables, Days, Timing};
 use crate::apply::Progress;
 use crate::expr::json;
 use crate::projection::ClickhouseStore;
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::NaiveDate;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
@@ -24,16 +26,31 @@ pub struct ClickhouseSink {
     pub(super) table: String,
     pub(super) day: String,
     pub(super) columns: Vec<(String, String)>,
+    /// Where the projection asks for a rollup.
+    days: Option<Days>,
+}
+
+/// A row on its way.
+struct Line {
+    /// Its place in the batch.
+    at: usize,
+    json: String,
+    day: Option<NaiveDate>,
 }
 
 impl ClickhouseSink {
     /// Opens it. Connects with the first call.
     ///
     /// # Errors
-    /// Never for now; as the other sinks.
+    /// When the address can't be used.
     pub fn open(config: &ClickhouseStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
+        if let Some(wrong) = check(config, &place.document).into_iter().next() {
+            return Err(broken(wrong));
+        }
+        let tables = DayTables::new(config, &urls.clickhouse_database, &place.read_model, i64::from(place.generation));
         Ok(Self {
-            client: Client::new(urls),
+            days: tables.map(|tables| Days::new(tables, &place.document, config)),
+            client: Client::new(urls)?,
             generation: place.id(),
             database: urls.clickhouse_database.clone(),
             table: format!("{}_g{}", place.read_model, place.generation),
@@ -41,6 +58,23 @@ impl ClickhouseSink {
             columns: columns(&place.document, config),
             view: place.read_model,
         })
+    }
+
+    /// With other times for the days' marks than the usual ones, for tests that can't wait for minutes.
+    #[must_use]
+    pub fn with_timing(self, timing: Timing) -> Self {
+        Self { days: self.days.map(|days| days.with_timing(timing)), ..self }
+    }
+
+    /// What a query reads now in place of `{rollup}`, in brackets; none where the projection asks for no rollup.
+    ///
+    /// # Errors
+    /// When the server doesn't say which days are dirty.
+    pub async fn rollup_rows(&self) -> Result<Option<String>, SinkError> {
+        match &self.days {
+            Some(days) => days.rows(&self.client).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) fn qualified(&self, name: &str) -> String {
@@ -103,7 +137,7 @@ impl ClickhouseSink {
     }
 
     /// A row as a line of JSON, or why it can't be one.
-    fn line(&self, write: &Write) -> Result<String, String> {
+    fn line(&self, at: usize, write: &Write) -> Result<Line, String> {
         let wrong_key = || format!("`{}` is not a row's id, <event id>/<number>", write.key);
         let (event, row) = write.key.split_once('/').ok_or_else(wrong_key)?;
         let event: uuid::Uuid = event.parse().map_err(|_| wrong_key())?;
@@ -120,6 +154,7 @@ impl ClickhouseSink {
             return Err(format!("field `{name}` has no column"));
         }
         let mut line = serde_json::Map::with_capacity(self.columns.len() + 2);
+        let mut day = None;
         for (name, sql_type) in &self.columns {
             let mut value = fields.get(name.as_str()).map_or(Json::Null, json::to_json);
             if value.is_null() && sql_type.starts_with("Array(") {
@@ -134,26 +169,39 @@ impl ClickhouseSink {
                 value = Json::String(value.to_string());
             }
             if name == &self.day
-                && let Some(day) = value.as_str().and_then(|s| s.get(..10))
+                && let Some(text) = value.as_str().and_then(|s| s.get(..10))
             {
-                value = Json::String(day.to_owned());
+                day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|day| day.to_string() == text);
+                value = Json::String(text.to_owned());
             }
             line.insert(name.clone(), value);
         }
         line.insert("_event_id".into(), event.to_string().into());
         line.insert("_row".into(), row.into());
-        Ok(Json::Object(line).to_string())
+        // The server takes a day in more ways than one; one that isn't marked as it is stored would never be added up.
+        if self.days.is_some() && day.is_none() {
+            return Err(format!("`{}` is not a day, YYYY-MM-DD", self.day));
+        }
+        Ok(Line { at, json: Json::Object(line).to_string(), day })
+    }
+
+    /// The statement that inserts these rows, once their days are marked.
+    async fn head(&self, rows: &[Line]) -> Result<String, SinkError> {
+        match &self.days {
+            Some(days) => days.mark(&self.client, &rows.iter().filter_map(|row| row.day).collect()).await,
+            None => Ok(format!("INSERT INTO {}", self.qualified(&self.table))),
+        }
     }
 
     /// Inserts rows; when the server refuses them, halves them until the one that it refuses stands alone.
-    async fn insert(&self, rows: Vec<(usize, String)>, outcomes: &mut [Outcome]) -> Result<(), SinkError> {
+    async fn insert(&self, rows: Vec<Line>, outcomes: &mut [Outcome]) -> Result<(), SinkError> {
         let mut pending = vec![rows];
         while let Some(mut rows) = pending.pop() {
-            let lines: String = rows.iter().map(|(_, line)| format!("{line}\n")).collect();
-            match self.client.insert(&self.qualified(&self.table), Bytes::from(lines)).await {
-                Ok(()) => rows.iter().for_each(|(i, _)| outcomes[*i] = Outcome::Written),
+            let lines: String = rows.iter().map(|row| format!("{}\n", row.json)).collect();
+            match self.client.insert(&self.head(&rows).await?, Bytes::from(lines)).await {
+                Ok(()) => rows.iter().for_each(|row| outcomes[row.at] = Outcome::Written),
                 Err(Failure::Refused(reason)) => match rows.as_slice() {
-                    [(i, _)] => outcomes[*i] = Outcome::Rejected(reason),
+                    [row] => outcomes[row.at] = Outcome::Rejected(reason),
                     _ => {
                         let half = rows.split_off(rows.len() / 2);
                         pending.push(half);
@@ -187,6 +235,9 @@ impl Sink for ClickhouseSink {
         self.client.execute(&table).await?;
         self.client.execute(&progress).await?;
         self.add_fence().await?;
+        if let Some(days) = &self.days {
+            days.prepare(&self.client, &self.generation).await?;
+        }
         let owner = self.owner().await?.unwrap_or_default();
         if owner == self.generation { self.check_columns().await } else { Err(self.fenced(&self.table, owner)) }
     }
@@ -215,8 +266,8 @@ impl Sink for ClickhouseSink {
         let mut outcomes = vec![Outcome::Written; batch.len()];
         let mut rows = Vec::with_capacity(batch.len());
         for (i, write) in batch.iter().enumerate() {
-            match self.line(write) {
-                Ok(line) => rows.push((i, line)),
+            match self.line(i, write) {
+                Ok(line) => rows.push(line),
                 Err(reason) => outcomes[i] = Outcome::Rejected(reason),
             }
         }
@@ -262,7 +313,14 @@ impl Sink for ClickhouseSink {
             let line = json!({"generation": self.generation, "topic": *partition.topic, "partition": partition.number, "progress": text, "saved": saved, "fence": progress.fence});
             lines.push_str(&format!("{line}\n"));
         }
-        Ok(self.client.insert(&self.qualified(PROGRESS), Bytes::from(lines)).await?)
+        Ok(self.client.insert(&format!("INSERT INTO {}", self.qualified(PROGRESS)), Bytes::from(lines)).await?)
+    }
+
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        match &self.days {
+            Some(days) => days.roll_up(&self.client).await,
+            None => Ok(()),
+        }
     }
 
     async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {

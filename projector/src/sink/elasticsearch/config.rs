@@ -1,8 +1,10 @@
 //! The client: one call, its time-out, and what its failures mean.
 
+use super::super::access::{Credentials, unreached, with_causes, with_remedy};
 use super::super::{SinkError, StoreUrls};
+use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use elasticsearch::http::transport::Transport;
+use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, StatusCode};
 use serde_json::Value as Json;
 use std::time::Duration;
@@ -21,8 +23,16 @@ pub(super) struct Answer {
 
 impl Client {
     pub(super) fn new(urls: &StoreUrls) -> Result<Self, SinkError> {
-        let transport = Transport::single_node(&urls.elasticsearch_url);
-        let transport = transport.map_err(|e| broken(format!("ELASTICSEARCH_URL can't be used: {e}")))?;
+        let access = urls.elasticsearch().map_err(broken)?;
+        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(access.url));
+        if let Some(Credentials { user, password }) = access.credentials {
+            transport = transport.auth(elasticsearch::auth::Credentials::Basic(user, password));
+        }
+        if let Some(pem) = access.authorities {
+            let authorities = Certificate::from_pem(&pem).map_err(|e| broken(format!("STORES_CA_FILE: {e}")))?;
+            transport = transport.cert_validation(CertificateValidation::Full(authorities));
+        }
+        let transport = transport.build().map_err(|e| broken(format!("ELASTICSEARCH_URL can't be used: {e}")))?;
         Ok(Self { transport })
     }
 
@@ -32,7 +42,7 @@ impl Client {
         let kind = if path.contains("/_bulk") { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let sent = self.transport.send(method, path, headers, None::<&()>, body, Some(TIMEOUT)).await;
-        let response = sent.map_err(|e| unavailable(with_causes(&e)))?;
+        let response = sent.map_err(|e| unreached("elasticsearch", with_causes(&e)))?;
         let status = response.status_code();
         let text = response.text().await.map_err(|e| unavailable(with_causes(&e)))?;
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
@@ -52,7 +62,7 @@ impl Client {
 impl Answer {
     /// What a refusal of the whole call means: a blocked index (disk full, read-only) passes, the rest doesn't.
     pub(super) fn refused(&self, path: &str) -> SinkError {
-        let reason = format!("{path}: {} {}", self.status, shorten(&self.body.to_string()));
+        let reason = with_remedy(format!("{path}: {} {}", self.status, shorten(&self.body.to_string())));
         if self.status == 403 && reason.contains("cluster_block") { unavailable(reason) } else { broken(reason) }
     }
 }
@@ -63,11 +73,6 @@ pub(super) fn unavailable(reason: String) -> SinkError {
 
 pub(super) fn broken(reason: String) -> SinkError {
     SinkError::Broken { store: "elasticsearch", reason }
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source()).map(|e| format!(": {e}"));
-    std::iter::once(error.to_string()).chain(causes).collect()
 }
 
 fn shorten(text: &str) -> String {

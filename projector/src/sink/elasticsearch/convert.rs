@@ -3,6 +3,7 @@
 use super::super::{Outcome, SinkError, Stored, Write};
 use super::config::{broken, unavailable};
 use crate::expr::{Kind, json};
+use chrono::Utc;
 use serde_json::Value as Json;
 
 /// What is stored of a write: its fields, and ours where they are needed.
@@ -14,7 +15,7 @@ pub(super) fn source(write: &Write) -> serde_json::Map<String, Json> {
     if let Some(state) = &write.state {
         source.insert("_state".into(), state.to_string().into());
     }
-    if let Some(at) = &write.expires {
+    if let Some(at) = &write.expires.or_else(|| write.is_bare().then(Utc::now)) {
         source.insert("_expires".into(), json::time_text(at).into());
     }
     if !write.parents.is_empty() {

@@ -5,14 +5,14 @@
 //! |---|---|
 //! | `<read model>-g<n>` | the documents; the mapping is strict, inferred from the programs, and names its generation in `_meta` |
 //! | `<read model>-g<n>-write` | an alias through which the sink writes, and only through it: so a lost index isn't made anew, without its mapping, by the next write |
-//! | `<read model>` | the alias of the live generation |
+//! | `<read model>` | the alias of the live generation; it shows neither tombstones nor expired documents |
 //! | `projector-progress` | one document a partition, `<generation>/<topic>/<partition>`, holding the progress as text; written through `projector-progress-write` |
 //!
 //! A document's version is the server's own, of type `external`: the server refuses a write whose version isn't above the one
 //! it holds, also that of a tombstone, a document with `_deleted: true` and no fields. Progress has the owner's fence for a version (type
 //! `external_gte`), so that the server refuses that of a former owner.
 //!
-//! Other hidden fields: `_state`, stored and not looked into; `_expires`, by which queries leave a document out from then on;
+//! Other hidden fields: `_state`, stored and not looked into; `_expires`, by which queries leave a document out from then on (of a tombstone, when it was written);
 //! `_parents` with `_key`, by which children are found. An index of an earlier release gets them when it is prepared.
 //!
 //! Only calls that both servers have alike are used, through the crate's transport without typed helpers, which would send

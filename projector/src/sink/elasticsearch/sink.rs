@@ -7,9 +7,10 @@ use super::config::{Client, broken, unavailable};
 use super::convert::{outcome, source, stored};
 use super::mapping::{hidden, mapping};
 use crate::apply::Progress;
-use crate::expr::Kind;
+use crate::expr::{Kind, json::time_text};
 use crate::projection::ElasticsearchStore;
 use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
 use elasticsearch::http::Method;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
@@ -25,6 +26,10 @@ const PAGE_MAX: usize = 10_000;
 const FENCES: i64 = 1 << 32;
 /// The server's limit for a document's id.
 const KEY_BYTES_MAX: usize = 512;
+/// Documents are purged in small pieces with a pause behind each, so that nobody waits for it.
+const PURGED_AT_ONCE: usize = 500;
+const PURGED_MAX: usize = 5_000;
+const PURGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A generation's place in Elasticsearch or OpenSearch.
 pub struct ElasticsearchSink {
@@ -33,6 +38,7 @@ pub struct ElasticsearchSink {
     pub(super) index: String,
     pub(super) document: Kind,
     mapping: Json,
+    tombstones_keep: Option<TimeDelta>,
 }
 
 impl ElasticsearchSink {
@@ -43,7 +49,14 @@ impl ElasticsearchSink {
     pub fn open(config: &ElasticsearchStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
         let index = place.id();
         let mapping = mapping(&place.document, &config.fields, &index);
-        Ok(Self { client: Client::new(urls)?, alias: place.read_model, index, document: place.document, mapping })
+        Ok(Self {
+            client: Client::new(urls)?,
+            alias: place.read_model,
+            index,
+            document: place.document,
+            mapping,
+            tombstones_keep: urls.tombstones_keep(),
+        })
     }
 
     fn action(&self, write: &Write) -> Vec<u8> {
@@ -145,7 +158,9 @@ impl Sink for ElasticsearchSink {
     async fn go_live(&self) -> Result<(), SinkError> {
         let path = format!("/_alias/{}", self.alias);
         let answer = self.client.call(Method::Get, &path, None).await?;
-        let mut actions = vec![json!({"add": {"index": self.index, "alias": self.alias}})];
+        // Who reads by the alias sees neither tombstones nor what is expired.
+        let seen = json!({"bool": {"must_not": unseen()}});
+        let mut actions = vec![json!({"add": {"index": self.index, "alias": self.alias, "filter": seen}})];
         if answer.status < 300 {
             let holders =
                 answer.body.as_object().into_iter().flatten().map(|(index, _)| index).filter(|i| **i != self.index);
@@ -274,15 +289,44 @@ impl Sink for ElasticsearchSink {
         self.remove_place(partitions).await
     }
 
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        let Some(gone) = self.tombstones_keep.and_then(|keep| Utc::now().checked_sub_signed(keep)) else {
+            return Ok(());
+        };
+        let path = format!("/{}/_search?allow_partial_search_results=false", self.index);
+        let old = json!({"range": {"_expires": {"lt": time_text(&gone)}}});
+        let body = json!({"query": old, "sort": ["_expires"], "size": PURGED_MAX, "version": true, "_source": false});
+        let found = self.client.expect(Method::Post, &path, Some(&body)).await?;
+        let hits = found["hits"]["hits"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for hits in hits.chunks(PURGED_AT_ONCE) {
+            self.delete(hits).await?;
+            tokio::time::sleep(PURGE_PAUSE).await;
+        }
+        Ok(())
+    }
+
     async fn count(&self) -> Result<u64, SinkError> {
-        let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
-        let body = json!({"query": {"bool": {"must_not": hidden}}});
+        let body = json!({"query": {"bool": {"must_not": unseen()}}});
         let found = self.client.expect(Method::Post, &format!("/{}/_count", self.index), Some(&body)).await?;
         found["count"].as_u64().ok_or_else(|| broken("_count: no count in the answer".to_owned()))
     }
 }
 
 impl ElasticsearchSink {
+    /// Deletes what a search found, unless it was written to since. The version stays what it was: the server remembers it for a
+    /// minute, and would refuse the document's next write if it had become greater.
+    async fn delete(&self, hits: &[Json]) -> Result<(), SinkError> {
+        let action = |hit: &Json| {
+            let head =
+                json!({"delete": {"_id": hit["_id"], "version": hit["_version"], "version_type": "external_gte"}});
+            format!("{head}\n")
+        };
+        let body: String = hits.iter().map(action).collect();
+        let path = format!("/{}/_bulk?require_alias=true", write_alias(&self.index));
+        let answer = self.client.call(Method::Post, &path, Some(body.into_bytes())).await?;
+        if answer.status < 300 { Ok(()) } else { Err(answer.refused(&path)) }
+    }
+
     async fn flush(
         &self,
         body: &mut Vec<u8>,
@@ -298,6 +342,11 @@ impl ElasticsearchSink {
         }
         Ok(())
     }
+}
+
+/// What no reader sees.
+fn unseen() -> Json {
+    json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}])
 }
 
 pub(super) fn write_alias(index: &str) -> String {

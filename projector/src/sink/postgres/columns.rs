@@ -44,6 +44,26 @@ impl Column {
     }
 }
 
+/// The server cuts longer names, and would then not find their values.
+const NAME_BYTES_MAX: usize = 63;
+
+/// What is wrong with the names that a projection gives.
+pub(crate) fn check(config: &PostgresStore, document: &Kind) -> Vec<String> {
+    let names: Vec<String> = fields(document).map(|(name, _)| name).collect();
+    let given = |what: &'static str| {
+        let names = &names;
+        move |name: &&String| -> Option<String> {
+            let known = names.contains(*name);
+            (!known).then(|| format!("`store.postgres.{what}` names the field `{name}`, which no program sets"))
+        }
+    };
+    let columns = config.columns.keys().filter_map(|name| given("columns")(&name));
+    let indexes = config.indexes.iter().flatten().filter_map(|name| given("indexes")(&name));
+    let long = names.iter().filter(|name| name.len() > NAME_BYTES_MAX);
+    let long = long.map(|name| format!("the field `{name}` has a name of more than {NAME_BYTES_MAX} bytes"));
+    columns.chain(indexes).chain(long).collect()
+}
+
 /// A document's columns, by name.
 pub(super) fn columns(document: &Kind, config: &PostgresStore) -> Vec<Column> {
     let column = |(name, kind): (String, &Kind)| {
@@ -71,6 +91,24 @@ fn inferred(kind: &Kind) -> &'static str {
 mod tests {
     use super::*;
     use crate::expr::Collection;
+
+    #[test]
+    fn names_that_no_program_sets_are_found() {
+        let document = Kind::object(
+            Collection::empty().with_known("n", Kind::integer()).with_known("l".repeat(64), Kind::bytes()),
+        );
+        let config = PostgresStore {
+            columns: [("m".to_owned(), "int".to_owned()), ("n".to_owned(), "int".to_owned())].into(),
+            indexes: vec![vec!["n".to_owned()], vec!["n".to_owned(), "at".to_owned()]],
+            ..PostgresStore::default()
+        };
+        let found = check(&config, &document);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(
+            found[0].contains("columns` names the field `m`") && found[1].contains("indexes` names the field `at`")
+        );
+        assert!(found[2].contains("63 bytes"));
+    }
 
     #[test]
     fn types_become_columns_and_are_read_as_they_were_inferred() {

@@ -1,9 +1,10 @@
 //! The client: one statement, its time-out, and what its failures mean.
 
+use super::super::access::{CREDENTIALS_REMEDY, unreached, with_causes, with_remedy};
 use super::super::{SinkError, StoreUrls};
 use crate::projection::PostgresStore;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres};
 use std::fmt::Display;
@@ -41,8 +42,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(urls: &StoreUrls) -> Result<Self, SinkError> {
-        let options = PgConnectOptions::from_str(&urls.postgres_read_url)
-            .map_err(|e| broken(format!("READ_DATABASE_URL can't be used: {e}")))?
+        let options = options(urls)
+            .map_err(broken)?
             .application_name("projector")
             // Times are read as text, in UTC; floats in full.
             .options([("TimeZone", "UTC"), ("extra_float_digits", "1"), ("client_min_messages", "warning")])
@@ -74,11 +75,27 @@ impl Client {
     }
 }
 
+/// How the database is reached. With an authority to trust, a connection that it doesn't vouch for is refused, unless the URL
+/// says otherwise (`sslmode`).
+pub(crate) fn options(urls: &StoreUrls) -> Result<PgConnectOptions, String> {
+    let url = &urls.postgres_read_url;
+    let options = PgConnectOptions::from_str(url).map_err(|e| {
+        format!("READ_DATABASE_URL can't be used: {e}; expected postgres://[user[:password]@]host[:port]/database")
+    })?;
+    let Some(pem) = urls.authorities()? else { return Ok(options) };
+    let options = options.ssl_root_cert_from_pem(pem);
+    let says_itself = url.contains("sslmode=") || url.contains("ssl-mode=");
+    Ok(if says_itself { options } else { options.ssl_mode(PgSslMode::VerifyFull) })
+}
+
 /// Closes a connection whose answer may still come, or never: nobody else may wait for it.
 fn abandon(connection: PoolConnection<Postgres>) -> Failure {
     drop(connection.detach());
     Failure::Error(unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
 }
+
+/// The class of codes that say that a user isn't let in.
+pub(crate) const REFUSED: &str = "28";
 
 /// Whose fault a refusal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,25 +122,28 @@ pub(crate) fn fault(code: &str) -> Fault {
 }
 
 fn classify(error: &sqlx::Error) -> Failure {
-    let said = error.to_string().chars().take(500).collect::<String>();
+    let said = with_causes(error).chars().take(500).collect::<String>();
     match error {
         sqlx::Error::Database(refusal) => {
             let reason = format!("{}: {said}", refusal.code().unwrap_or_default());
             match fault(&refusal.code().unwrap_or_default()) {
                 Fault::Contents => Failure::Refused(reason),
                 Fault::Servers => Failure::Error(unavailable(reason)),
+                Fault::Setups if reason.starts_with(REFUSED) => {
+                    Failure::Error(broken(format!("{reason}; {CREDENTIALS_REMEDY}")))
+                }
                 Fault::Setups => Failure::Error(broken(reason)),
             }
         }
         sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed => Failure::Error(unavailable(said)),
+        | sqlx::Error::PoolClosed => Failure::Error(unreached("postgres", said)),
         // A value that can't even be sent.
         sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Failure::Refused(said),
-        _ => Failure::Error(broken(said)),
+        // Among them TLS that one side doesn't speak.
+        _ => Failure::Error(broken(with_remedy(said))),
     }
 }
 

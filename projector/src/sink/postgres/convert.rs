@@ -4,6 +4,7 @@ use super::super::{SinkError, Stored, Write, reserved_name};
 use super::columns::Column;
 use super::config::broken;
 use crate::expr::{Kind, json};
+use chrono::Utc;
 use serde_json::{Map, Value as Json};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -21,13 +22,14 @@ pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<String, String
         }
         row = json::object_to_json(fields);
     }
+    let expires = write.expires.or_else(|| write.is_bare().then(Utc::now));
     let parents = (!write.parents.is_empty()).then(|| write.parents.clone());
     let hidden: [(&str, Json); 6] = [
         ("_key", write.key.clone().into()),
         ("_version", write.version.into()),
         ("_deleted", write.fields.is_none().into()),
         ("_state", write.state.as_deref().into()),
-        ("_expires", write.expires.as_ref().map(json::time_text).into()),
+        ("_expires", expires.as_ref().map(json::time_text).into()),
         ("_parents", parents.into()),
     ];
     row.extend(hidden.map(|(name, value)| (name.to_owned(), value)));

@@ -8,7 +8,7 @@
 //! | `<read model>` | the view of the live generation |
 //! | `projector_progress` | a row a generation and partition, holding the progress as JSON, and the owner's fence |
 //!
-//! Hidden columns: `_key`, compared byte by byte; `_version`; `_deleted`; `_state`; `_expires`; `_parents`, indexed where a row
+//! Hidden columns: `_key`, compared byte by byte; `_version`; `_deleted`; `_state`; `_expires`, of a tombstone when it was written; `_parents`, indexed where a row
 //! has any. A field that is null is not told from one that is missing.
 //!
 //! # Writing
@@ -22,5 +22,6 @@ mod convert;
 mod place;
 mod sink;
 
-pub(crate) use config::{Fault, fault, visible};
+pub(crate) use columns::check;
+pub(crate) use config::{Fault, REFUSED, fault, options, visible};
 pub use sink::PostgresSink;

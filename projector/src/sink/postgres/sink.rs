@@ -1,23 +1,27 @@
 //! The sink.
 
 use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
-use super::columns::{Column, HIDDEN, columns};
+use super::columns::{Column, HIDDEN, check, columns};
 use super::config::{Client, Failure, broken, quoted, table, text, visible};
 use super::convert::{cell, from_row, to_row};
 use crate::apply::Progress;
 use crate::expr::Kind;
 use crate::projection::PostgresStore;
 use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value as Json, json};
 use sqlx::AssertSqlSafe;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 /// A statement's rows: enough to be quick, few enough to end soon and to be cheap to halve.
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 << 20;
-/// The server cuts longer names, and would then not find their values.
-const NAME_BYTES_MAX: usize = 63;
 pub(super) const PROGRESS: &str = "projector_progress";
+/// Rows are purged in small pieces with a pause behind each, so that nobody waits for it.
+const PURGED_AT_ONCE: usize = 1_000;
+const PURGES_MAX: usize = 20;
+const PURGE_PAUSE: Duration = Duration::from_millis(250);
 
 /// A generation's place in Postgres.
 pub struct PostgresSink {
@@ -30,6 +34,7 @@ pub struct PostgresSink {
     pub(super) document: Kind,
     pub(super) columns: Vec<Column>,
     indexes: Vec<Vec<String>>,
+    tombstones_keep: Option<TimeDelta>,
 }
 
 impl PostgresSink {
@@ -39,14 +44,8 @@ impl PostgresSink {
     /// When the address can't be used, or a field is named that no program sets or that can't be a column.
     pub fn open(config: &PostgresStore, place: Place, urls: &StoreUrls) -> Result<Self, SinkError> {
         let columns = columns(&place.document, config);
-        let named = config.columns.keys().chain(config.indexes.iter().flatten());
-        let missing = named.into_iter().find(|name| columns.iter().all(|column| column.name != **name));
-        if let Some(name) = missing {
-            return Err(broken(format!("`store.postgres` names the field `{name}`, which no program sets")));
-        }
-        if let Some(column) = columns.iter().find(|column| column.name.len() > NAME_BYTES_MAX) {
-            let reason = format!("the field `{}` has a name of more than {NAME_BYTES_MAX} bytes", column.name);
-            return Err(broken(reason));
+        if let Some(wrong) = check(config, &place.document).into_iter().next() {
+            return Err(broken(wrong));
         }
         Ok(Self {
             client: Client::new(urls)?,
@@ -57,6 +56,7 @@ impl PostgresSink {
             document: place.document,
             columns,
             indexes: config.indexes.clone(),
+            tombstones_keep: urls.tombstones_keep(),
             view: place.read_model,
         })
     }
@@ -206,7 +206,10 @@ impl Sink for PostgresSink {
         }
         self.check_columns().await?;
         let sql = format!(
-            "CREATE OR REPLACE VIEW {} AS SELECT {} FROM {} WHERE NOT _deleted AND (_expires IS NULL OR _expires > now())",
+            "CREATE INDEX IF NOT EXISTS {} ON {} (_expires) WHERE _expires IS NOT NULL;
+             CREATE OR REPLACE VIEW {} AS SELECT {} FROM {} WHERE NOT _deleted AND (_expires IS NULL OR _expires > now())",
+            quoted(&format!("{}_expires", self.table)),
+            self.qualified(&self.table),
             self.visible,
             self.select(),
             self.qualified(&self.table)
@@ -327,6 +330,26 @@ impl Sink for PostgresSink {
 
     async fn remove(&self, _: &[Partition]) -> Result<(), SinkError> {
         self.remove_place().await
+    }
+
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        let Some(gone) = self.tombstones_keep.and_then(|keep| Utc::now().checked_sub_signed(keep)) else {
+            return Ok(());
+        };
+        // A row that is being written to is skipped, and looked at again once it is locked.
+        let table = self.qualified(&self.table);
+        let sql = format!(
+            "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE _expires < $1
+             ORDER BY _expires LIMIT {PURGED_AT_ONCE} FOR UPDATE SKIP LOCKED)) RETURNING 1"
+        );
+        for _ in 0..PURGES_MAX {
+            let purged = self.client.rows(sqlx::query(AssertSqlSafe(sql.clone())).bind(gone)).await?;
+            if purged.len() < PURGED_AT_ONCE {
+                break;
+            }
+            tokio::time::sleep(PURGE_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn count(&self) -> Result<u64, SinkError> {

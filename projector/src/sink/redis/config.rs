@@ -1,9 +1,10 @@
 //! Connection and names.
 
+use super::super::access::{unreached, with_causes, with_remedy};
 use super::super::{Place, SinkError, StoreUrls};
 use crate::projection::RedisStore;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind, TlsCertificates};
 use std::time::Duration;
 
 /// Long enough for a batch of large documents; the crate's own limit of 0.5 s gives up on them after they were written.
@@ -15,8 +16,7 @@ const MISCONFIGURED: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "CROSSSLOT"];
 
 /// Opens a connection that comes back by itself. Repeating and pausing is the host's business.
 pub(super) fn connect(config: &RedisStore, urls: &StoreUrls) -> Result<ConnectionManager, SinkError> {
-    let address = format!("{}/{}", urls.redis_url.trim_end_matches('/'), config.database);
-    let client = redis::Client::open(address).map_err(|e| broken(format!("REDIS_URL can't be used: {e}")))?;
+    let client = client(config, urls).map_err(broken)?;
     let settings = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(CONNECTION_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
@@ -24,6 +24,18 @@ pub(super) fn connect(config: &RedisStore, urls: &StoreUrls) -> Result<Connectio
         .set_min_delay(Duration::from_millis(20))
         .set_max_delay(Duration::from_millis(200));
     ConnectionManager::new_lazy_with_config(client, settings).map_err(|e| classify(&e))
+}
+
+/// The server's address, the projection's database, and whom to trust.
+pub(crate) fn client(config: &RedisStore, urls: &StoreUrls) -> Result<redis::Client, String> {
+    let address = format!("{}/{}", urls.redis_url.trim_end_matches('/'), config.database);
+    let client = match urls.authorities()? {
+        Some(pem) if address.starts_with("rediss://") => {
+            redis::Client::build_with_tls(address, TlsCertificates { client_tls: None, root_cert: Some(pem) })
+        }
+        _ => redis::Client::open(address),
+    };
+    client.map_err(|e| format!("REDIS_URL can't be used: {e}; expected redis(s)://[user:password@]host:port"))
 }
 
 /// The keys of a generation.
@@ -73,10 +85,10 @@ pub(super) fn broken(reason: String) -> SinkError {
 
 /// Full, read-only, loading, gone: all pass. Only a wrong set-up doesn't.
 pub(super) fn classify(error: &RedisError) -> SinkError {
-    let reason = error.to_string();
+    let reason = with_causes(error);
     let wrong = matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
         || error.code().is_some_and(|code| MISCONFIGURED.contains(&code));
-    if wrong { broken(reason) } else { SinkError::Unavailable { store: "redis", reason } }
+    if wrong { broken(with_remedy(reason)) } else { unreached("redis", reason) }
 }
 
 /// Whether the server refuses this key for what it holds.

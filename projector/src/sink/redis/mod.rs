@@ -10,7 +10,7 @@
 //!
 //! Hidden fields of a document: `_seq`, its version; `_deleted` = 1 on a tombstone, which has no fields of its own; `_types`,
 //! only where a field's text alone doesn't tell its type (see [`convert`]); `_state`, only where there is some. Expiry is the
-//! key's own.
+//! key's own, and so is the end of a tombstone.
 //!
 //! # Writing
 //! `write.lua` checks owner and version and replaces the hash, atomically; a batch is one pipeline of it, which loads the script
@@ -29,5 +29,6 @@ pub(crate) mod convert;
 mod pair;
 mod sink;
 
+pub(crate) use config::client;
 pub(crate) use pair::neighbour;
 pub use sink::RedisSink;

@@ -8,6 +8,7 @@ use crate::apply::Progress;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
 use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,6 +26,7 @@ pub struct RedisSink {
     names: Names,
     document: Kind,
     script_hash: String,
+    tombstones_keep: Option<TimeDelta>,
 }
 
 /// What came of a call that asks for the marker.
@@ -45,6 +47,7 @@ impl RedisSink {
             pair: Pair::open(config, urls, &names)?,
             names,
             document: place.document,
+            tombstones_keep: urls.tombstones_keep(),
             script_hash: redis::Script::new(WRITE).get_hash().to_owned(),
         })
     }
@@ -109,7 +112,7 @@ impl RedisSink {
             let command = pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2);
             command.arg(format!("{}{}", self.names.prefix, write.key)).arg(&self.names.marker);
             command.arg(&self.names.generation).arg(write.version);
-            command.arg(write.expires.map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
+            command.arg(self.ends(write).map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
             for (name, text) in convert::to_hash(write, &self.document) {
                 command.arg(name).arg(text);
             }
@@ -128,6 +131,15 @@ impl RedisSink {
             }
         }
         Ok(Answer::Done(outcomes))
+    }
+
+    /// When the key may go, which the server sees to. What has state is needed for as long as the read model is.
+    fn ends(&self, write: &Write) -> Option<DateTime<Utc>> {
+        if !write.is_bare() {
+            return write.expires.filter(|_| write.fields.is_some());
+        }
+        let from = write.expires.unwrap_or_else(Utc::now);
+        self.tombstones_keep.and_then(|keep| from.checked_add_signed(keep))
     }
 
     async fn write_some(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
