@@ -7,8 +7,9 @@
 use crate::sink::Stored;
 use std::collections::HashMap;
 
-/// Documents kept at most.
-const DOCUMENTS_MAX: usize = 20_000;
+/// Documents kept at most, for each generation: those that the next events may be about. A flood of new ones isn't worth more
+/// memory, since none of them is asked for again.
+const DOCUMENTS_MAX: usize = 4_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Cache(HashMap<String, Stored>);
