@@ -2,6 +2,7 @@
 //! gap or an older state, and whatever is killed meanwhile, it ends live and exact, or cleanly aborted.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod catalog;
 mod kills;
 mod readers;
 mod swaps;
