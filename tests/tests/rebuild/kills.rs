@@ -23,6 +23,7 @@ async fn a_rebuild_goes_on_after_its_job_and_its_host_were_killed() -> Result<()
     shop.place().await?;
     for (number, ms) in MOMENTS_MS.into_iter().enumerate() {
         let read_model = ["customer_order_history", "order_summary"][number % 2];
+        settle(read_model).await?;
         let before = live(read_model).await?;
         let load = tools::load(150, 60, 80 + ms)?;
         let mut job = tokio::process::Command::new(binary("projector"))

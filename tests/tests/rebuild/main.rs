@@ -72,13 +72,17 @@ async fn live(read_model: &str) -> Result<i64> {
         .with_context(|| format!("{read_model} isn't live: {status}"))
 }
 
-/// Gives up what is kept of a read model for a way back, and waits until it is gone.
+/// Ends what a failed test left under way, gives up what is kept for a way back, and waits until that is gone.
 async fn settle(read_model: &str) -> Result<()> {
     let kept = |status: &Value, state: &str| {
         let all = status["generations"].as_array().cloned().unwrap_or_default();
         all.iter().any(|g| g["read_model"] == read_model && g["state"] == state)
     };
-    if kept(&status().await?, "retired") {
+    let before = status().await?;
+    if before["rebuilds"].as_array().is_some_and(|all| all.iter().any(|r| r["read_model"] == read_model)) {
+        rebuild(&["abort", read_model]).await?;
+    }
+    if kept(&before, "retired") {
         rebuild(&["retire", read_model]).await?;
     }
     eventually(
