@@ -54,6 +54,14 @@ pub async fn json(name: &str, arguments: &[&str], limit: Duration) -> Result<Val
     serde_json::from_str(&printed).with_context(|| format!("{name} {} printed no JSON: {printed}", arguments.join(" ")))
 }
 
+/// Runs one of the project's binaries to its end, whatever comes of it.
+///
+/// # Errors
+/// When it takes longer than `limit`.
+pub async fn output(name: &str, arguments: &[&str], limit: Duration) -> Result<Output> {
+    finished(name, arguments, limit).await
+}
+
 async fn succeeded(name: &str, arguments: &[&str], limit: Duration) -> Result<Output> {
     let output = finished(name, arguments, limit).await?;
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -26,14 +26,14 @@ use uuid::Uuid;
 const BARRIER_S: f64 = 2.0;
 /// A comparison may take so long, while both stand still.
 const COMPARE_S: f64 = 60.0;
-/// The pause before a barrier is tried again.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The pause before a barrier is tried again doubles up to this: each try holds the live generation too.
+const TRY_AGAIN_WITHIN_S: u64 = 30;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Where something is awaited at a barrier, every millisecond is one that readers of new events wait.
 const LOOK_EVERY_AT_BARRIER: Duration = Duration::from_millis(10);
 const KEEP_EVERY: Duration = Duration::from_millis(500);
 /// Messages that may be missing when a barrier is opened.
-const BEHIND_MAX: i64 = 500;
+const BEHIND_MAX: i64 = 200;
 
 /// What a job needs to reach.
 #[derive(Clone)]
@@ -116,6 +116,7 @@ pub struct Job {
     sinks: HashMap<i64, Arc<dyn Sink>>,
     sample: Option<Vec<String>>,
     next_barrier: Instant,
+    barriers: u32,
     /// Whether the lease went to somebody else, or the rebuild is over.
     lost: Arc<AtomicBool>,
     keeping: JoinHandle<()>,
@@ -149,7 +150,8 @@ impl Job {
         Ok(hold.map(|hold| {
             let lost: Arc<AtomicBool> = Arc::default();
             let keeping = keep_lease(site.control.clone(), hold, Arc::clone(&lost));
-            Self { site, hold, sinks: HashMap::new(), sample: None, next_barrier: Instant::now(), lost, keeping }
+            let next_barrier = Instant::now();
+            Self { site, hold, sinks: HashMap::new(), sample: None, next_barrier, barriers: 0, lost, keeping }
         }))
     }
 
@@ -288,8 +290,12 @@ impl Job {
                     let live = self.sink(&live.generation)?;
                     self.sample = Some(sample(live.as_ref(), count).await?);
                 }
+                // The first refresh after a replay takes longest: not while both stand still.
+                self.sink(&target.generation)?.refresh().await?;
                 tokio::time::sleep_until(self.next_barrier).await;
-                self.next_barrier = Instant::now() + TRY_AGAIN_AFTER + Duration::from_secs_f64(BARRIER_S);
+                let pause = Duration::from_secs((1 << self.barriers.min(5)).min(TRY_AGAIN_WITHIN_S));
+                self.next_barrier = Instant::now() + pause + Duration::from_secs_f64(BARRIER_S);
+                self.barriers += 1;
                 control.open_barrier(self.hold, BARRIER_S).await?;
             }
             (Step::Set(ends), Some(barrier)) => control.set_barrier(self.hold, barrier.barrier_id, &ends).await?,

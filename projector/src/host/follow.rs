@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a generation that is let go may take to come to rest before its calls are cut off.
+/// How long a generation that is let go may take to come to rest before it is cut off.
 const LET_GO_WITHIN: Duration = Duration::from_secs(8);
 /// Messages not handled yet, of all live generations of a host, above which replays leave them the machine.
 const LIVE_BEHIND_MAX: i64 = 500;
@@ -163,15 +163,15 @@ fn barrier_of(barriers: &[Barrier], generation_id: i64) -> Option<Barrier> {
     barriers.iter().find(|barrier| barrier.generations.contains(&generation_id)).cloned()
 }
 
-/// Lets a generation come to rest; what its store doesn't answer is cut off after a while.
+/// Lets a generation come to rest after the batch in hand; what its store doesn't answer is cut off after a while.
 async fn rest(running: Running) {
-    running.source.stop();
     let Running { generation, source, stop, mut task, .. } = running;
+    source.stop();
+    stop.cancel();
     if tokio::time::timeout(LET_GO_WITHIN, &mut task).await.is_err() {
-        stop.cancel();
-        if let Err(error) = task.await {
-            tracing::warn!(generation = generation.id(), %error, "ended while it was let go");
-        }
+        // What it was writing lands or not: the next owner folds it again.
+        task.abort();
+        tracing::warn!(generation = generation.id(), "didn't come to rest; cut off");
     }
     // Its last handle waits for the broker, which may be away.
     tokio::task::spawn_blocking(move || drop(source));

@@ -18,10 +18,27 @@ pub(super) struct Orders {
     pub(super) seen: i64,
 }
 
-/// While live read models lag, a replay takes this part of the time.
+/// Events in a batch at most.
+const BATCH_MAX: usize = 500;
+/// Of a generation that nobody reads yet: the more events, the fewer writes.
+const REPLAY_BATCH_MAX: usize = 4_000;
+/// Batches a second of a throttled replay: pauses are short, since what isn't an event waits for them too.
+const THROTTLED_BATCHES: u32 = 4;
+/// While live read models lag, a replay pauses so many times as long as it works.
 const YIELD_TO_LIVE: u32 = 5;
+/// The longest pause between two batches.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 impl Orders {
+    /// How many events a batch may have.
+    pub(super) fn batch_max(&self) -> usize {
+        match (self.replaying, self.throttle) {
+            (false, _) => BATCH_MAX,
+            (true, None) => REPLAY_BATCH_MAX,
+            (true, Some(a_second)) => (a_second / THROTTLED_BATCHES).clamp(1, 4_000) as usize,
+        }
+    }
+
     /// How long after the begin of a batch of `events` that `took` so long the next one may begin.
     pub(super) fn pause_after(&self, events: usize, took: Duration) -> Duration {
         if !self.replaying {
@@ -31,7 +48,7 @@ impl Orders {
         let throttled =
             self.throttle.map_or(Duration::ZERO, |a_second| Duration::from_secs(1) * events / a_second.max(1));
         let yielded = if self.yielding { took.saturating_mul(YIELD_TO_LIVE) } else { Duration::ZERO };
-        throttled.max(yielded)
+        throttled.max(yielded).min(PAUSE_MAX)
     }
 }
 
@@ -43,9 +60,13 @@ mod tests {
     fn only_a_replay_is_held_back() {
         let second = Duration::from_secs(1);
         let throttled = Orders { replaying: true, throttle: Some(500), ..Orders::default() };
-        assert_eq!(throttled.pause_after(1_000, second), 2 * second);
+        assert_eq!((throttled.batch_max(), throttled.pause_after(125, second)), (125, second / 4));
         let yielding = Orders { yielding: true, ..throttled.clone() };
-        assert_eq!(yielding.pause_after(1_000, second), 5 * second);
-        assert_eq!(Orders { replaying: false, ..yielding }.pause_after(1_000, second), Duration::ZERO);
+        assert_eq!(yielding.pause_after(125, second / 10), second / 2);
+        assert_eq!(yielding.pause_after(125, second), PAUSE_MAX, "what isn't an event waits too");
+        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(), 1);
+        assert_eq!(Orders { throttle: None, ..throttled }.batch_max(), REPLAY_BATCH_MAX);
+        let live = Orders { replaying: false, ..yielding };
+        assert_eq!((live.batch_max(), live.pause_after(1_000, second)), (BATCH_MAX, Duration::ZERO));
     }
 }

@@ -27,12 +27,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Events in a batch at most.
-const BATCH_MAX: usize = 500;
 /// Documents that a store loads in one go, by its contract.
 const LOAD_MAX: usize = 10_000;
-/// Of a generation that nobody reads yet: the more events, the fewer writes.
-const REPLAY_BATCH_MAX: usize = 4_000;
 /// How long writes to a store with refreshes may stay invisible to those who don't wait.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again. A poison event is parked at its third try.
@@ -155,7 +151,7 @@ impl Worker {
                 Box::pin(async move { if aside { sink.prepare_aside().await } else { sink.prepare().await } })
             })
             .await?;
-        let far = Duration::from_secs(3600);
+        let (far, stop) = (Duration::from_secs(3600), self.setup.stop.clone());
         loop {
             let stopped =
                 self.owned.values().filter_map(|o| o.stopped.as_ref().filter(|s| !s.rewinding).map(|s| s.retry_at));
@@ -169,6 +165,8 @@ impl Worker {
                     None => return self.save_all().await,
                 },
                 () = standstill::changed(&mut self.setup.orders) => self.ordered().await?,
+                // Let go: what waits in the queue is read again by the next owner.
+                () = stop.cancelled() => return self.save_all().await,
                 () = later(stopped), if stopped.is_some() => self.rewind_stopped().await?,
                 () = later(give_up), if moves && give_up.is_some() => self.give_up().await?,
                 () = tokio::time::sleep_until(self.next_letters), if moves && self.has_letters() => self.look_at_letters().await?,
@@ -182,7 +180,7 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let batch_max = if self.setup.orders.borrow().replaying { REPLAY_BATCH_MAX } else { BATCH_MAX };
+        let batch_max = self.setup.orders.borrow().batch_max();
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {

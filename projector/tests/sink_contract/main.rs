@@ -7,6 +7,7 @@ mod documents;
 mod elasticsearch;
 mod facts;
 mod fixtures;
+mod generations;
 mod memory;
 mod outages;
 mod postgres;
