@@ -16,6 +16,8 @@ use super::{CommandError, lock_key};
 
 /// More queues than commands can be under way: two streams seldom share one, and if they do, they only wait for each other.
 const QUEUES: usize = 1_024;
+/// Connections that the commands on one stream may have.
+const AT_ONCE: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -23,12 +25,13 @@ pub(super) struct Gate {
     keys: Arc<Mutex<HashSet<String>>>,
 }
 
-impl Gate {
-    /// `at_once`: the connections that commands on one stream may have together.
-    pub(super) fn new(at_once: usize) -> Self {
-        Self { queues: (0..QUEUES).map(|_| Semaphore::new(at_once)).collect(), keys: Arc::default() }
+impl Default for Gate {
+    fn default() -> Self {
+        Self { queues: (0..QUEUES).map(|_| Semaphore::new(AT_ONCE)).collect(), keys: Arc::default() }
     }
+}
 
+impl Gate {
     /// Waits for its turn on all streams; taken in one order, so that two commands don't wait for each other.
     pub(super) async fn enter(&self, streams: &[String]) -> Vec<SemaphorePermit<'_>> {
         let count = QUEUES as u64;
@@ -78,11 +81,11 @@ mod tests {
 
     #[tokio::test]
     async fn one_stream_is_entered_a_few_times_and_others_meanwhile() {
-        let gate = Gate::new(3);
+        let gate = Gate::default();
         let name = |n: &str| vec![n.to_owned()];
         // named twice, as by a transfer to itself
         let mut inside = vec![];
-        for _ in 0..3 {
+        for _ in 0..AT_ONCE {
             inside.push(gate.enter(&["a".to_owned(), "a".to_owned()]).await);
         }
         let soon = Duration::from_millis(20);
@@ -94,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_key_is_free_again_when_its_command_has_ended() {
-        let gate = Gate::new(3);
+        let gate = Gate::default();
         let claim = gate.claim("k").unwrap();
         assert!(matches!(gate.claim("k"), Err(CommandError::InFlight)));
         assert!(gate.claim("other").is_ok());

@@ -92,9 +92,7 @@ impl Store {
     #[must_use]
     pub fn new(pool: PgPool, codec: Codec, options: Options) -> Self {
         let snapshots = Snapshots::start(pool.clone());
-        // Some connections are left to all others; fewer would keep a busy stream from having its next command ready.
-        let at_once = (pool.options().get_max_connections() as usize * 3 / 4).max(1);
-        Self { pool, codec: Arc::new(codec), options, snapshots, gate: Arc::new(Gate::new(at_once)) }
+        Self { pool, codec: Arc::new(codec), options, snapshots, gate: Arc::default() }
     }
 
     /// Its connections.
