@@ -3,14 +3,12 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use command_api::store::streams::lock as lock_streams;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
 use support::{Service, deposit, problem, transfer, withdrawal};
 
 #[tokio::test]
@@ -127,15 +125,7 @@ async fn a_thousand_withdrawals_at_once_never_overdraw() {
     service.ok("/v1/commands/accounts/deposit", &deposit("d", "hot", 6_050)).await;
     let bodies: Vec<Value> = (0..1_000).map(|n| withdrawal(&format!("w{n}"), "hot", 100)).collect();
     let started = Instant::now();
-    // A slow machine may not have answered all within a request's time: then they are sent again, as by any client.
-    let persist = async |body: &Value| loop {
-        let (status, answer) = service.post("/v1/commands/accounts/withdraw", body).await;
-        if !matches!(status, 409 | 503) {
-            break (status, answer);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    let answers = join_all(bodies.iter().map(persist)).await;
+    let answers = join_all(bodies.iter().map(|body| service.post("/v1/commands/accounts/withdraw", body))).await;
     println!("1,000 withdrawals on one account: {} ms", started.elapsed().as_millis());
     let won = answers.iter().filter(|(status, _)| *status == 200).count();
     assert_eq!(won, 60);
@@ -149,33 +139,6 @@ async fn a_thousand_withdrawals_at_once_never_overdraw() {
     assert_eq!(service.number(last).await, 50);
     let twice = "select count(*) from (select data ->> 'command_id' from events group by 1 having count(*) > 1) twice";
     assert_eq!(service.number(twice).await, 0, "one event a success");
-    service.assert_sound().await;
-    service.stop().await;
-}
-
-/// Another process has the account's lock, for whatever reason, and does not let go of it.
-#[tokio::test]
-#[ignore = "needs the stack: ./dev test"]
-async fn an_account_that_is_held_up_holds_up_no_other() {
-    let service = Service::start().await;
-    for id in ["hot", "cold"] {
-        service.account(id).await;
-    }
-    let mut rival = PgConnection::connect(&service.database_url).await.unwrap();
-    let mut unit = rival.begin().await.unwrap();
-    lock_streams(&mut unit, &["account-hot".to_owned()]).await.unwrap();
-    let bodies: Vec<Value> = (0..40).map(|n| deposit(&format!("h{n}"), "hot", 1)).collect();
-    let waiting = join_all(bodies.iter().map(|body| service.post("/v1/commands/accounts/deposit", body)));
-    let others = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        for n in 0..10 {
-            service.ok("/v1/commands/accounts/deposit", &deposit(&format!("c{n}"), "cold", 1)).await;
-        }
-        unit.rollback().await.unwrap();
-    };
-    let (answers, ()) = tokio::join!(waiting, others);
-    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
-    rival.close().await.unwrap();
     service.assert_sound().await;
     service.stop().await;
 }

@@ -22,7 +22,6 @@
 
 mod append;
 mod codec;
-mod gate;
 pub mod idempotency;
 pub mod read;
 mod retry;

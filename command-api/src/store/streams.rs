@@ -24,11 +24,7 @@ pub fn stream_id(aggregate_type: &str, aggregate_id: &str) -> String {
     format!("{aggregate_type}-{aggregate_id}")
 }
 
-/// Keeps other writers from these streams until the transaction ends.
-///
-/// # Errors
-/// Postgres'.
-pub async fn lock(connection: &mut PgConnection, streams: &[String]) -> Result<(), sqlx::Error> {
+pub(super) async fn lock(connection: &mut PgConnection, streams: &[String]) -> Result<(), sqlx::Error> {
     // A set: sorted, and each once.
     let keys: BTreeSet<i64> = streams.iter().map(|stream| lock_key(stream)).collect();
     let keys: Vec<i64> = keys.into_iter().collect();
