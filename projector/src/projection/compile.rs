@@ -1,9 +1,10 @@
 //! From a projection's file to what the host runs: programs compiled, the kind and the document's type inferred.
 
-use super::diagnostic::{Finding, Source};
+use super::diagnostic::{Diagnosis, Finding, Source};
+use super::verify;
 use super::{Projection, Store};
 use crate::event::{Catalog, Envelope};
-use crate::expr::{Collection, Compiler, Kind, Program};
+use crate::expr::{Collection, Compiler, Kind, Program, distance};
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -61,12 +62,15 @@ impl Compiled {
             Ok(text) => Source { name, text: text.into() },
             Err(error) => {
                 let source = Source { name, text: "".into() };
-                return Err(vec![Finding::at(
-                    &source,
-                    serde_saphyr::Location::UNKNOWN,
-                    error.to_string(),
-                    "name a file that can be read",
-                )]);
+                return Err(vec![
+                    Finding::at(
+                        &source,
+                        serde_saphyr::Location::UNKNOWN,
+                        error.to_string(),
+                        "name a file that can be read",
+                    )
+                    .of(Diagnosis::Shape),
+                ]);
             }
         };
         Ok((Self::new(&source, catalog)?, source))
@@ -83,7 +87,7 @@ impl Compiled {
         for (name, program) in &projection.on {
             match catalog.event(name) {
                 Some(event) => _ = events.insert(name.as_str(), (event, Envelope::kind(event.kind.clone()), program)),
-                None => findings.push(unknown_event(source, name, program, catalog)),
+                None => findings.push(unknown_event(source, name, catalog)),
             }
         }
         let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.clone()).collect();
@@ -95,36 +99,52 @@ impl Compiled {
             _ => ReadModelKind::Rollup,
         };
         if kind == ReadModelKind::Facts && !projection.sum_by.is_empty() {
-            findings.push(Finding::at(
-                source,
-                projection.name.defined,
-                "`sum_by` with ClickHouse".to_owned(),
-                "leave it out: ClickHouse keeps the rows, and a query sums them up; or choose another store",
-            ));
+            findings.push(
+                Finding::at(
+                    source,
+                    projection.name.defined,
+                    "`sum_by` with ClickHouse".to_owned(),
+                    "leave it out: ClickHouse keeps the rows, and a query sums them up; or choose another store",
+                )
+                .of(Diagnosis::SumBy),
+            );
         }
         if aggregates.len() > 1 && kind == ReadModelKind::Entity {
-            findings.push(Finding::at(
-                source,
-                projection.name.defined,
-                format!("fed by several aggregates: {}", aggregates.join(", ")),
-                "a document has one aggregate here: make a read model for each, or add up with `sum_by`",
-            ));
+            findings.push(
+                Finding::at(
+                    source,
+                    projection.name.defined,
+                    format!("fed by several aggregates: {}", aggregates.join(", ")),
+                    "a document has one aggregate here: make a read model for each, or add up with `sum_by`",
+                )
+                .of(Diagnosis::Feed),
+            );
         }
         if aggregates.is_empty() || !findings.is_empty() {
             if findings.is_empty() {
-                findings.push(Finding::at(
-                    source,
-                    projection.name.defined,
-                    "no event feeds this read model",
-                    "name at least one under `on:`",
-                ));
+                findings.push(
+                    Finding::at(
+                        source,
+                        projection.name.defined,
+                        "no event feeds this read model",
+                        "name at least one under `on:`",
+                    )
+                    .of(Diagnosis::NoEvent),
+                );
+            } else if !events.is_empty() {
+                // All errors at once: those of the programs whose events there are, too.
+                findings.extend(infer(&Compiler::default(), source, kind, &events).err().unwrap_or_default());
             }
             return Err(findings);
         }
         let compiler = Compiler::default();
         let (programs, document) = infer(&compiler, source, kind, &events)?;
+        let wrong = verify::document(source, &projection, kind, &document);
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
         if let Store::Clickhouse(store) = &projection.store {
-            check_day(source, &projection.name, &store.day, &document)?;
+            check_day(source, &store.day, &document)?;
         }
         if kind == ReadModelKind::Rollup {
             check_sums(source, &projection, &document)?;
@@ -187,22 +207,32 @@ fn infer(
         let next = if kind != ReadModelKind::Entity { nothing.clone() } else { after.union(nothing.clone()) };
         let settled = next == before && document.as_ref() == Some(&after);
         if settled {
-            return if findings.is_empty() { Ok((programs, after)) } else { Err(findings) };
+            return if findings.is_empty() { Ok((programs, after)) } else { Err(without_cascades(findings)) };
         }
         // Findings of an early round may come from types that aren't known yet; but if nothing compiles, nothing will change.
         if programs.is_empty() {
-            return Err(findings);
+            return Err(without_cascades(findings));
         }
         before = next;
         document = Some(after);
     }
     let (_, _, program) = events.values().next().ok_or_else(Vec::new)?;
-    Err(vec![Finding::at(
-        source,
-        program.defined,
-        "the document's type doesn't settle",
-        "a program nests the document in itself",
-    )])
+    Err(vec![
+        Finding::at(
+            source,
+            program.defined,
+            "the document's type doesn't settle",
+            "a program nests the document in itself",
+        )
+        .of(Diagnosis::Unsettled),
+    ])
+}
+
+/// What no program sets may be set by one that doesn't compile: that one is named alone.
+fn without_cascades(findings: Vec<Finding>) -> Vec<Finding> {
+    let unset = |finding: &Finding| finding.rule() == Some(Diagnosis::UnsetField);
+    let all = findings.iter().all(unset);
+    findings.into_iter().filter(|finding| all || !unset(finding)).collect()
 }
 
 fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {
@@ -216,6 +246,7 @@ fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {
             format!("`{}` can't name a read model", name.value),
             "use a-z, 0-9 and _, a letter first, at most 48",
         )
+        .of(Diagnosis::Name)
     };
     if good { Vec::new() } else { vec![found()] }
 }
@@ -241,7 +272,9 @@ fn adds(kind: &Kind) -> bool {
 
 /// That a rollup's rows have their key, and whole numbers otherwise.
 fn check_sums(source: &Source, projection: &Projection, document: &Kind) -> Result<(), Vec<Finding>> {
-    let found = |message: String, help: &str| Err(vec![Finding::at(source, projection.name.defined, message, help)]);
+    let found = |message: String, help: &str| {
+        Err(vec![Finding::at_entry(source, "sum_by", message, help).of(Diagnosis::SumBy)])
+    };
     let Some(fields) = document.as_object() else {
         return found(
             "the rows of a rollup must be objects".to_owned(),
@@ -272,31 +305,24 @@ fn check_sums(source: &Source, projection: &Projection, document: &Kind) -> Resu
     }
 }
 
-fn check_day(source: &Source, name: &Spanned<String>, day: &str, document: &Kind) -> Result<(), Vec<Finding>> {
+fn check_day(source: &Source, day: &str, document: &Kind) -> Result<(), Vec<Finding>> {
     let known = document.as_object().and_then(|fields| fields.known().get(&day.into()));
     if known.is_some_and(|kind| kind.is_bytes() || kind.is_timestamp()) {
         return Ok(());
     }
-    Err(vec![Finding::at(
-        source,
-        name.defined,
-        format!("`store.clickhouse.day` is `{day}`, which not every program sets to text or a time"),
-        "set it in each program, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
-    )])
+    Err(vec![
+        Finding::at_entry(
+            source,
+            "day",
+            format!("`store.clickhouse.day` is `{day}`, which not every program sets to text or a time"),
+            "set it in each program, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
+        )
+        .of(Diagnosis::Day),
+    ])
 }
 
-fn unknown_event(source: &Source, name: &str, program: &Spanned<String>, catalog: &Catalog) -> Finding {
+fn unknown_event(source: &Source, name: &str, catalog: &Catalog) -> Finding {
     let near = catalog.names().min_by_key(|known| distance(known, name)).unwrap_or("none");
-    Finding::at(
-        source,
-        program.defined,
-        format!("no schema has the event `{name}`"),
-        format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event"),
-    )
-}
-
-/// Letters that two names don't share, roughly: enough to guess a slip.
-fn distance(a: &str, b: &str) -> usize {
-    let common = |a: &str, b: &str| a.chars().filter(|c| b.contains(*c)).count();
-    a.len() + b.len() - common(a, b) - common(b, a) + a.len().abs_diff(b.len())
+    let help = format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event");
+    Finding::at_entry(source, name, format!("no schema has the event `{name}`"), help).of(Diagnosis::UnknownEvent)
 }

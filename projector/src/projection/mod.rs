@@ -4,10 +4,13 @@ mod compile;
 mod diagnostic;
 mod model;
 mod query;
+mod schema;
 mod test;
+mod verify;
 
 pub use compile::{Compiled, ReadModelKind};
-pub use diagnostic::{Finding, Source};
+pub use diagnostic::{Diagnosis, Finding, Source};
 pub use model::{ClickhouseStore, ElasticsearchStore, PostgresStore, Projection, RedisStore, Store};
 pub use query::*;
+pub use schema::schema;
 pub use test::{DeadLetter, Expect, TestCase};

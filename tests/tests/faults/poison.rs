@@ -14,7 +14,8 @@ use tests::{
 use uuid::Uuid;
 
 /// All of them read orders.
-const READ_MODELS: [&str; 4] = ["order_summary", "customer_order_history", "daily_revenue", "product_stats"];
+const READ_MODELS: [&str; 6] =
+    ["order_summary", "customer_order_history", "daily_revenue", "product_stats", "order_details", "order_search"];
 const WHY: &str = "garbled on purpose";
 
 /// An order that begins with a garbled event. No state table knows it, so the audit expects no documents of it.

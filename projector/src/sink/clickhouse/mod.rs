@@ -17,4 +17,12 @@ mod columns;
 mod config;
 mod sink;
 
+use crate::expr::Kind;
+use crate::projection::ClickhouseStore;
+
 pub use sink::ClickhouseSink;
+
+/// A row's columns with their types.
+pub(super) fn columns(row: &Kind, config: &ClickhouseStore) -> Vec<(String, String)> {
+    columns::columns(row, config)
+}

@@ -21,5 +21,13 @@ mod config;
 mod convert;
 mod sink;
 
+use crate::expr::Kind;
+use crate::projection::PostgresStore;
+
 pub(crate) use config::{Fault, fault, visible};
 pub use sink::PostgresSink;
+
+/// A document's columns, each with its type.
+pub(super) fn columns(document: &Kind, config: &PostgresStore) -> Vec<String> {
+    columns::columns(document, config).iter().map(columns::Column::definition).collect()
+}
