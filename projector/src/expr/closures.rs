@@ -131,6 +131,11 @@ impl Call {
     }
 }
 
+/// A list of any length of these; the empty one where there are none.
+fn list_of(items: Kind) -> Kind {
+    Kind::array(if items.is_never() { Collection::empty() } else { Collection::from_unknown(items) })
+}
+
 /// What a collection holds.
 fn items(kind: &Kind) -> Kind {
     let object = kind.as_object().map(Collection::reduced_kind);
@@ -143,7 +148,7 @@ fn items(kind: &Kind) -> Kind {
 }
 
 fn mapped(value: &Kind, made: &Kind) -> Option<Kind> {
-    let array = value.as_array().map(|_| Kind::array(Collection::from_unknown(made.clone())));
+    let array = value.as_array().map(|_| list_of(made.clone()));
     let object = value.as_object().map(|fields| {
         let known = fields.known().keys().map(|name| (name.clone(), made.clone())).collect();
         let unknown = fields.unknown_kind().contains_any_defined();
@@ -153,7 +158,7 @@ fn mapped(value: &Kind, made: &Kind) -> Option<Kind> {
 }
 
 fn filtered(value: &Kind) -> Option<Kind> {
-    let array = value.as_array().map(|items| Kind::array(Collection::from_unknown(items.reduced_kind())));
+    let array = value.as_array().map(|items| list_of(items.reduced_kind()));
     let object = value.as_object().map(|fields| {
         let known = fields.known().iter().map(|(name, kind)| (name.clone(), kind.clone().or_undefined())).collect();
         Kind::object(Collection::from_parts(known, fields.unknown_kind()))
@@ -163,7 +168,7 @@ fn filtered(value: &Kind) -> Option<Kind> {
 
 fn listed(value: &Kind, more: &Kind) -> Option<Kind> {
     let items = value.as_array()?.reduced_kind().union(more.clone());
-    Some(Kind::array(Collection::from_unknown(items)))
+    Some(list_of(items))
 }
 
 /// The types after a closure has run any number of times over `value`, and what its body gives.
@@ -284,6 +289,7 @@ mod tests {
 
     fn describe(kind: &Kind) -> String {
         match (kind.as_array(), kind.as_object()) {
+            (Some(items), None) if items.reduced_kind().is_never() => "[]".to_owned(),
             (Some(items), None) => format!("[{}]", describe(&items.reduced_kind())),
             (None, Some(fields)) => {
                 let fields = fields.known().iter().map(|(name, kind)| format!("{}: {}", name.as_str(), describe(kind)));
@@ -311,6 +317,7 @@ mod tests {
                 "{b: string or integer}",
             ),
             (".x = push(array(.x) ?? [], 1)", "{x: [integer]}"),
+            (".x = filter(array(.x) ?? []) -> |_i, x| { x != 1 }", "{x: []}"),
             (".x = append([1], map_values(%data.copies) -> |c| { c.fee })", "{x: [integer]}"),
         ];
         for (source, expected) in made {
