@@ -21,8 +21,9 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct Owned {
     lane: Lane,
-    /// All that came, by rising offset: the topic, as far as a rewind needs it.
+    /// What came and isn't handled yet, by rising offset: the topic, as far as a rewind needs it.
     log: Vec<Delivery>,
+    next_offset: i64,
 }
 
 /// Why the read model would stand still.
@@ -48,8 +49,7 @@ impl Memory {
 
     /// The offset that the partition's next message has.
     pub(super) fn next_offset(&self, partition: &Partition) -> i64 {
-        let last = self.owned.get(partition).and_then(|owned| owned.log.last());
-        last.map_or(0, |last| last.offset + 1)
+        self.owned.get(partition).map_or(0, |owned| owned.next_offset)
     }
 
     /// Takes messages as one batch, each with an offset above its partition's last one.
@@ -59,7 +59,9 @@ impl Memory {
             parts.entry(partition).or_default().push(delivery);
         }
         for (partition, deliveries) in &parts {
-            self.owned.entry(partition.clone()).or_default().log.extend(deliveries.iter().cloned());
+            let owned = self.owned.entry(partition.clone()).or_default();
+            owned.log.extend(deliveries.iter().cloned());
+            owned.next_offset = deliveries.last().map_or(owned.next_offset, |last| last.offset + 1);
         }
         // Once for each try of each message, and once more.
         let rounds = parts.values().map(Vec::len).sum::<usize>() * TRIES as usize + 1;
@@ -91,6 +93,11 @@ impl Memory {
         let finished = self.fold(parts).await?;
         self.settle(finished);
         Ok(())
+    }
+
+    /// One document; a tombstone too.
+    pub(super) async fn document(&self, key: &str) -> Result<Option<Stored>, Halt> {
+        Ok(self.sink.load(&[key.to_owned()]).await?.into_iter().next().flatten())
     }
 
     /// All documents, or rows, by key; tombstones too, but nothing that the projector keeps for itself.
@@ -130,7 +137,9 @@ impl Memory {
     fn settle(&mut self, finished: Finished) -> Vec<(Partition, crate::apply::Stop)> {
         self.parked.extend(finished.parked);
         for (partition, lane) in finished.lanes {
-            self.owned.entry(partition).or_default().lane = lane;
+            let owned = self.owned.entry(partition).or_default();
+            owned.log.retain(|delivery| delivery.offset >= lane.progress().next_offset);
+            owned.lane = lane;
         }
         finished.stops
     }

@@ -1,18 +1,24 @@
 //! The `projector` command: one verb a file.
 
 mod apply;
+mod attempt;
 mod check;
 mod dlq;
 mod epoch;
+mod explain;
+mod history;
+mod init;
 mod memory;
 mod plan;
 mod rebuild;
 mod republish;
 mod run;
+mod schema;
 mod serve;
 mod site;
 mod status;
 mod test;
+mod trace;
 
 use crate::control::Control;
 use anyhow::Context;
@@ -41,6 +47,20 @@ enum Verb {
     /// The events go through the same code as in `projector run`, one by one, all at once, twice, and in another order.
     /// `--update` takes what was found for what is expected.
     Test(test::TestArgs),
+    /// Explain a read model: what feeds it, what each event does, which fields flow into which, where its data is
+    Explain(explain::ExplainArgs),
+    /// Write a first projection from an event's schema
+    Init(init::InitArgs),
+    /// Print the JSON Schema of projections' files, for editors
+    Schema,
+    /// Show how one document came to be what it is: each event that changed it, before and after, from the event store
+    ///
+    /// Exit code 0 when the same is stored, 1 when something else is.
+    Trace(trace::TraceArgs),
+    /// Fold real history by a changed file, in memory, and show how its documents would differ from the live ones
+    ///
+    /// Nothing is written. Exit code 0 when none differs and no event fails, 1 otherwise.
+    Try(attempt::TryArgs),
     /// Show what `apply` would do: create, rebuild (and why), change in place, retire. Exit code 2 if there is anything
     Plan(plan::PlanArgs),
     /// Make what the files say live: create read models, change their queries, rebuild those whose documents change
@@ -141,8 +161,13 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
     runtime.block_on(async {
         match verb {
-            Verb::Check(args) => check::run(&args),
+            Verb::Check(args) => check::run(&args).await,
             Verb::Test(args) => test::run(&args),
+            Verb::Explain(args) => explain::run(&args),
+            Verb::Init(args) => init::run(&args).await,
+            Verb::Schema => schema::run(),
+            Verb::Trace(args) => trace::run(&args).await,
+            Verb::Try(args) => attempt::run(&args).await,
             Verb::Plan(args) => plan::run(&args).await,
             Verb::Apply(args) => Box::pin(apply::run(&args)).await,
             Verb::Rebuild(args) => Box::pin(rebuild::run(&args)).await,

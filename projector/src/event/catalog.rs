@@ -19,7 +19,7 @@ pub struct EventType {
 }
 
 /// All event types.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
     newest: BTreeMap<String, EventType>,
     readers: BTreeMap<(String, u32), Schema>,
@@ -105,6 +105,16 @@ impl Catalog {
     #[must_use]
     pub fn event(&self, event_type: &str) -> Option<&EventType> {
         self.newest.get(event_type)
+    }
+
+    /// The same, but for the type of one event's data.
+    #[must_use]
+    pub fn with(&self, event_type: &str, kind: Kind) -> Self {
+        let mut other = self.clone();
+        if let Some(event) = other.newest.get_mut(event_type) {
+            event.kind = kind;
+        }
+        other
     }
 
     /// The names of all event types, for messages.

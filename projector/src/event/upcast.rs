@@ -108,6 +108,7 @@ impl Upcaster {
                 span: 0..source.trim_end().len().min(1),
                 label: "this program's result".into(),
                 help: Some(format!("set, convert or delete `{path}`; the target is {to}")),
+                reason: crate::expr::Reason::Misfit,
             }]
         })?;
         Ok(Self { to: version, program })

@@ -1,11 +1,13 @@
 //! Compiling a program against known types, and running it.
 
-use super::{Kind, Value, functions};
+use super::{Kind, Value, check, functions, rewrite};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use vrl::compiler::runtime::{Runtime, Terminate};
-use vrl::compiler::state::ExternalEnv;
-use vrl::compiler::{CompileConfig, Function, TargetValueRef, TimeZone, compile_with_external};
+use vrl::compiler::state::{ExternalEnv, LocalEnv};
+use vrl::compiler::{CompileConfig, Compiler as Engine, Function, TargetValueRef, TimeZone, TypeState};
+use vrl::diagnostic::{DiagnosticList, DiagnosticMessage};
+use vrl::parser::parse;
 use vrl::path::{OwnedSegment, PathPrefix};
 use vrl::value::Secrets;
 
@@ -21,6 +23,21 @@ pub struct Diagnostic {
     pub label: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// Whose rule it is.
+    pub reason: Reason,
+}
+
+/// What kind of thing a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The engine refuses it: syntax, types, calls that may fail.
+    Engine,
+    /// A field that neither the event nor a closure's item or a variable can have.
+    UnknownField,
+    /// A field that no program sets.
+    UnsetField,
+    /// An upcaster's result that doesn't fit the newer version.
+    Misfit,
 }
 
 /// Why a program stopped at run time. The value it worked on must be thrown away: it may be half changed.
@@ -49,7 +66,7 @@ pub struct Compiler {
 
 impl Default for Compiler {
     fn default() -> Self {
-        Self { functions: functions::pure() }
+        Self { functions: functions::offered() }
     }
 }
 
@@ -59,41 +76,35 @@ impl Compiler {
     /// # Errors
     /// All findings at once; among them reads of fields that no type has, which the engine itself lets pass as null.
     pub fn compile(&self, source: &str, document: &Kind, event: &Kind) -> Result<Program, Vec<Diagnostic>> {
-        let env = ExternalEnv::new_with_kind(document.clone(), event.clone());
-        let mut config = CompileConfig::default();
-        config.set_read_only_path(vrl::path::OwnedTargetPath::metadata_root(), true);
-        let compiled = compile_with_external(source, &self.functions, &env, config)
-            .map_err(|list| list.iter().map(Diagnostic::from).collect::<Vec<_>>())?;
+        let list = |list: DiagnosticList| list.iter().map(Diagnostic::from).collect::<Vec<_>>();
+        let ast = parse(source).map_err(|error| list(vec![Box::new(error) as Box<dyn DiagnosticMessage>].into()))?;
+        let state = TypeState {
+            local: LocalEnv::default(),
+            external: ExternalEnv::new_with_kind(document.clone(), event.clone()),
+        };
+        let running = rewrite::for_running(ast.clone());
+        let compiled = match Engine::compile(&self.functions, running, &state, config()) {
+            Ok(compiled) => compiled,
+            Err(refused) => {
+                let unknown = check::unknown_fields(source, ast, &self.functions, &state, None);
+                return Err(list(refused).into_iter().chain(unknown).collect());
+            }
+        };
         let end = compiled.program.final_type_info();
-        let unknown: Vec<_> = compiled
-            .program
-            .info()
-            .target_queries
-            .iter()
-            .filter(|path| {
-                let kind = if path.prefix == PathPrefix::Metadata { event } else { document };
-                kind.at_path(&path.path).is_undefined()
-                    && !end.state.external.kind(path.prefix).contains_path(&path.path)
-            })
-            .map(|path| Diagnostic::unknown_field(source, &path.to_string()))
-            .collect();
+        let after = end.state.external.target_kind().clone();
+        let unknown = check::unknown_fields(source, ast, &self.functions, &state, Some(&after));
         if !unknown.is_empty() {
             return Err(unknown);
         }
-        let document = end.state.external.target_kind().clone();
-        Ok(Program { result: end.result.kind().clone(), document, inner: compiled.program })
+        Ok(Program { result: end.result.kind().clone(), document: after, inner: compiled.program })
     }
 }
 
-/// Whether a type has anything at a path.
-trait ContainsPath {
-    fn contains_path(&self, path: &vrl::path::OwnedValuePath) -> bool;
-}
-
-impl ContainsPath for Kind {
-    fn contains_path(&self, path: &vrl::path::OwnedValuePath) -> bool {
-        !self.at_path(path).is_undefined()
-    }
+/// The event is read-only.
+pub(super) fn config() -> CompileConfig {
+    let mut config = CompileConfig::default();
+    config.set_read_only_path(vrl::path::OwnedTargetPath::metadata_root(), true);
+    config
 }
 
 impl Program {
@@ -143,22 +154,6 @@ impl Program {
     }
 }
 
-impl Diagnostic {
-    fn unknown_field(source: &str, path: &str) -> Self {
-        let start = source.find(path).unwrap_or(0);
-        let span = if source[start..].starts_with(path) { start..start + path.len() } else { 0..source.len().min(1) };
-        Self {
-            message: format!("no type has the field `{path}`"),
-            span,
-            label: "this field doesn't exist".into(),
-            help: Some(
-                "check the spelling against the event's schema (`%data`) or the fields that the programs set (`.`)"
-                    .into(),
-            ),
-        }
-    }
-}
-
 impl From<&vrl::diagnostic::Diagnostic> for Diagnostic {
     fn from(from: &vrl::diagnostic::Diagnostic) -> Self {
         let label = from.labels.iter().find(|l| l.primary).or(from.labels.first());
@@ -166,9 +161,28 @@ impl From<&vrl::diagnostic::Diagnostic> for Diagnostic {
             message: format!("{} (E{})", from.message, from.code),
             span: label.map_or(0..0, |l| l.span.range()),
             label: label.map_or_else(String::new, |l| l.message.clone()),
-            help: from.notes.first().map(ToString::to_string),
+            help: advice(from.code).map(str::to_owned).or_else(|| from.notes.first().map(ToString::to_string)),
+            reason: Reason::Engine,
         }
     }
+}
+
+/// What to do about the engine's most frequent refusals; for the others its own note.
+fn advice(code: usize) -> Option<&'static str> {
+    Some(match code {
+        100 | 103 | 630 => {
+            "say what it is then: `… ?? default`; or `name!(…)`, by which an event for which it fails becomes a dead letter"
+        }
+        105 => {
+            "only pure functions are offered, so that a replay gives the same documents; the time is `%occurred_at`. See docs/projections.md"
+        }
+        110 => "make it that type first: `string!(…)`, `int!(…)`; of what may be null, `… ?? default`",
+        315 => "the event can't be changed: set a field of the document, `.name = …`",
+        651 => "it can't fail: leave the `??` out",
+        200..300 => "mend the syntax at this place, or just before it; docs/projections.md shows programs",
+        701 => "set it before; `.name` is the document's field, `%data.name` the event's",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -208,6 +222,17 @@ mod tests {
         let errors = compile(".a = 1\n.total = %data.totl").unwrap_err();
         assert_eq!(errors[0].span, 16..26, "{errors:?}");
         assert!(errors[0].message.contains("%data.totl"));
+    }
+
+    #[test]
+    fn a_field_that_may_be_missing_is_asked_for_on_purpose() {
+        let program = compile(".name = %data.name ?? %data.nick ?? \"nobody\"\n.n = (int(.n) ?? 0) + 1").unwrap();
+        let mut document = Value::Object(Object::new());
+        program.run(&mut document, &mut vrl::value!({"data": {"total": 1, "name": null}})).unwrap();
+        assert_eq!(document, vrl::value!({"name": "nobody", "n": 1}));
+        let fields = program.document().as_object().unwrap().known();
+        assert!(fields.get(&"name".into()).unwrap().is_bytes(), "{}", program.document());
+        assert!(compile(".a = upcase(%data.name ?? \"x\")").is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! An allow-list rather than a ban: a function that a later engine adds is not offered until somebody has looked whether it
 //! reads the clock, the environment, the network or a source of randomness, any of which would make a replay differ.
 
+use super::{check, closures, default};
 use vrl::compiler::Function;
 
 const ALLOWED: &[&str] = &[
@@ -96,7 +97,11 @@ const ALLOWED: &[&str] = &[
     "zip",
 ];
 
-/// The allowed part of the engine's standard library.
-pub(super) fn pure() -> Vec<Box<dyn Function>> {
-    vrl::stdlib::all().into_iter().filter(|f| ALLOWED.contains(&f.identifier())).collect()
+/// The allowed part of the engine's standard library, with sound types, and what programs are rewritten with.
+pub(super) fn offered() -> Vec<Box<dyn Function>> {
+    let allowed = vrl::stdlib::all().into_iter().filter(|f| ALLOWED.contains(&f.identifier())).collect();
+    let mut functions = closures::typed(allowed);
+    functions.push(Box::new(default::OrDefault));
+    functions.push(Box::new(check::Probe));
+    functions
 }

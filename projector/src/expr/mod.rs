@@ -3,10 +3,17 @@
 //! A program sees two values: `.` is the document being folded and `%` the event (`%data`, `%aggregate_id`, `%sequence`,
 //! `%occurred_at`, …). Only pure functions are offered, so that replaying the same events gives the same documents.
 
+mod check;
+mod closures;
 mod compile;
+mod default;
 mod functions;
 pub mod json;
+mod lineage;
+mod rewrite;
 
-pub use compile::{Compiler, Diagnostic, Program, RunError};
+pub use check::distance;
+pub use compile::{Compiler, Diagnostic, Program, Reason, RunError};
+pub use lineage::{Flow, flows};
 pub use vrl::value::kind::{Collection, Field};
 pub use vrl::value::{KeyString, Kind, ObjectMap as Object, Value};

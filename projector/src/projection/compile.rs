@@ -1,10 +1,11 @@
 //! From a projection's file to what the host runs: programs compiled, the kind and the document's type inferred.
 
-use super::diagnostic::{Finding, Source};
+use super::diagnostic::{Diagnosis, Finding, Source};
 use super::join::{self, Join};
+use super::verify;
 use super::{Projection, Store};
 use crate::event::{Catalog, Envelope};
-use crate::expr::{Collection, Compiler, Kind, Program};
+use crate::expr::{Collection, Compiler, Kind, Program, distance};
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -67,12 +68,15 @@ impl Compiled {
             Ok(text) => Source { name, text: text.into() },
             Err(error) => {
                 let source = Source { name, text: "".into() };
-                return Err(vec![Finding::at(
-                    &source,
-                    serde_saphyr::Location::UNKNOWN,
-                    error.to_string(),
-                    "name a file that can be read",
-                )]);
+                return Err(vec![
+                    Finding::at(
+                        &source,
+                        serde_saphyr::Location::UNKNOWN,
+                        error.to_string(),
+                        "name a file that can be read",
+                    )
+                    .of(Diagnosis::Shape),
+                ]);
             }
         };
         Ok((Self::new(&source, catalog)?, source))
@@ -89,7 +93,7 @@ impl Compiled {
         for (name, program) in &projection.on {
             match catalog.event(name) {
                 Some(event) => _ = events.insert(name.as_str(), (event, Envelope::kind(event.kind.clone()), program)),
-                None => findings.push(unknown_event(source, name, program, catalog)),
+                None => findings.push(unknown_event(source, name, catalog)),
             }
         }
         let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.clone()).collect();
@@ -104,18 +108,30 @@ impl Compiled {
         };
         findings.extend(check_kind(source, &projection, kind, &aggregates));
         if !findings.is_empty() {
+            if !events.is_empty() && kind != ReadModelKind::Join {
+                // All errors at once: those of the programs whose events there are, too.
+                findings.extend(infer(&Compiler::default(), source, kind, &events).err().unwrap_or_default());
+            }
             return Err(findings);
         }
         let compiler = Compiler::default();
         if kind == ReadModelKind::Join {
             let (programs, document, join) = join::compile(&compiler, source, &projection, &events)?;
             let join = Some(Arc::new(join));
+            let wrong = verify::document(source, &projection, kind, &document);
+            if !wrong.is_empty() {
+                return Err(wrong);
+            }
             check_ttl(source, &projection, kind, &document)?;
             return Ok(Self { kind, aggregate_types: aggregates, document, join, programs, projection });
         }
         let (programs, document) = infer(&compiler, source, kind, &events)?;
+        let wrong = verify::document(source, &projection, kind, &document);
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
         if let Store::Clickhouse(store) = &projection.store {
-            check_day(source, &projection.name, &store.day, &document)?;
+            check_day(source, &store.day, &document)?;
         }
         if kind == ReadModelKind::Rollup {
             check_sums(source, &projection, &document)?;
@@ -188,22 +204,32 @@ pub(super) fn infer(
         let next = if kind != ReadModelKind::Entity { nothing.clone() } else { after.union(nothing.clone()) };
         let settled = next == before && document.as_ref() == Some(&after);
         if settled {
-            return if findings.is_empty() { Ok((programs, after)) } else { Err(findings) };
+            return if findings.is_empty() { Ok((programs, after)) } else { Err(without_cascades(findings)) };
         }
         // Findings of an early round may come from types that aren't known yet; but if nothing compiles, nothing will change.
         if programs.is_empty() {
-            return Err(findings);
+            return Err(without_cascades(findings));
         }
         before = next;
         document = Some(after);
     }
     let (_, _, program) = events.values().next().ok_or_else(Vec::new)?;
-    Err(vec![Finding::at(
-        source,
-        program.defined,
-        "the document's type doesn't settle",
-        "a program nests the document in itself",
-    )])
+    Err(vec![
+        Finding::at(
+            source,
+            program.defined,
+            "the document's type doesn't settle",
+            "a program nests the document in itself",
+        )
+        .of(Diagnosis::Unsettled),
+    ])
+}
+
+/// What no program sets may be set by one that doesn't compile: that one is named alone.
+fn without_cascades(findings: Vec<Finding>) -> Vec<Finding> {
+    let unset = |finding: &Finding| finding.rule() == Some(Diagnosis::UnsetField);
+    let all = findings.iter().all(unset);
+    findings.into_iter().filter(|finding| all || !unset(finding)).collect()
 }
 
 /// That the sections of the file go together.
@@ -211,38 +237,54 @@ fn check_kind(source: &Source, p: &Projection, kind: ReadModelKind, aggregates: 
     let found = |message: &str, help: &str| Finding::at(source, p.name.defined, message, help);
     let mut findings = Vec::new();
     if aggregates.is_empty() {
-        findings.push(found("no event feeds this read model", "name at least one under `on:`"));
+        // Where an event is unknown, that says it.
+        if p.on.is_empty() {
+            findings
+                .push(found("no event feeds this read model", "name at least one under `on:`").of(Diagnosis::NoEvent));
+        }
     }
     if kind == ReadModelKind::Facts && !p.sum_by.is_empty() {
-        findings.push(found(
-            "`sum_by` with ClickHouse or `facts`",
-            "leave it out: rows are kept as they are, and a query sums them up; or choose another store",
-        ));
+        findings.push(
+            found(
+                "`sum_by` with ClickHouse or `facts`",
+                "leave it out: rows are kept as they are, and a query sums them up; or choose another store",
+            )
+            .of(Diagnosis::SumBy),
+        );
     }
     if kind != ReadModelKind::Join && !p.join.is_empty() {
-        findings.push(found(
-            "`join` with ClickHouse, `facts` or `sum_by`",
-            "rows and sums have no parents: leave it out, or choose another store",
-        ));
+        findings.push(
+            found(
+                "`join` with ClickHouse, `facts` or `sum_by`",
+                "rows and sums have no parents: leave it out, or choose another store",
+            )
+            .of(Diagnosis::Join),
+        );
     }
     match (&p.derive, p.join.is_empty()) {
-        (Some(derive), true) => findings.push(Finding::at(
-            source,
-            derive.defined,
-            "`derive` without `join`",
-            "a document of one aggregate is what its programs leave; name the other aggregates under `join:`",
-        )),
-        (None, false) => findings.push(found(
-            "`join` without `derive`",
-            "write the program that makes the document of its parts, for example `.name = %member.name`",
-        )),
+        (Some(derive), true) => findings.push(
+            Finding::at(
+                source,
+                derive.defined,
+                "`derive` without `join`",
+                "a document of one aggregate is what its programs leave; name the other aggregates under `join:`",
+            )
+            .of(Diagnosis::Join),
+        ),
+        (None, false) => findings.push(
+            found(
+                "`join` without `derive`",
+                "write the program that makes the document of its parts, for example `.name = %member.name`",
+            )
+            .of(Diagnosis::Join),
+        ),
         _ => {}
     }
     if aggregates.len() > 1 && kind == ReadModelKind::Entity {
         findings.push(found(
             &format!("fed by several aggregates: {}", aggregates.join(", ")),
             "say under `join:` where a document holds the others' ids, add up with `sum_by`, or make a read model for each",
-        ));
+        ).of(Diagnosis::Feed));
     }
     findings
 }
@@ -258,6 +300,7 @@ fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {
             format!("`{}` can't name a read model", name.value),
             "use a-z, 0-9 and _, a letter first, at most 48",
         )
+        .of(Diagnosis::Name)
     };
     if good { Vec::new() } else { vec![found()] }
 }
@@ -285,7 +328,9 @@ fn adds(kind: &Kind) -> bool {
 
 /// That a rollup's rows have their key, and whole numbers otherwise.
 fn check_sums(source: &Source, projection: &Projection, document: &Kind) -> Result<(), Vec<Finding>> {
-    let found = |message: String, help: &str| Err(vec![Finding::at(source, projection.name.defined, message, help)]);
+    let found = |message: String, help: &str| {
+        Err(vec![Finding::at_entry(source, "sum_by", message, help).of(Diagnosis::SumBy)])
+    };
     let Some(fields) = document.as_object() else {
         return found(
             "the rows of a rollup must be objects".to_owned(),
@@ -316,23 +361,27 @@ fn check_sums(source: &Source, projection: &Projection, document: &Kind) -> Resu
     }
 }
 
-fn check_day(source: &Source, name: &Spanned<String>, day: &str, document: &Kind) -> Result<(), Vec<Finding>> {
+fn check_day(source: &Source, day: &str, document: &Kind) -> Result<(), Vec<Finding>> {
     let known = document.as_object().and_then(|fields| fields.known().get(&day.into()));
     if known.is_some_and(|kind| kind.is_bytes() || kind.is_timestamp()) {
         return Ok(());
     }
-    Err(vec![Finding::at(
-        source,
-        name.defined,
-        format!("`store.clickhouse.day` is `{day}`, which not every program sets to text or a time"),
-        "set it in each program, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
-    )])
+    Err(vec![
+        Finding::at_entry(
+            source,
+            "day",
+            format!("`store.clickhouse.day` is `{day}`, which not every program sets to text or a time"),
+            "set it in each program, for example `.day = format_timestamp!(%occurred_at, \"%F\")`",
+        )
+        .of(Diagnosis::Day),
+    ])
 }
 
 /// That documents have what their expiry counts from.
 fn check_ttl(source: &Source, p: &Projection, kind: ReadModelKind, document: &Kind) -> Result<(), Vec<Finding>> {
     let Some(ttl) = &p.ttl else { return Ok(()) };
-    let found = |message: String, help: &str| Err(vec![Finding::at(source, ttl.defined, message, help)]);
+    let found =
+        |message: String, help: &str| Err(vec![Finding::at(source, ttl.defined, message, help).of(Diagnosis::Ttl)]);
     if matches!(p.store, Store::Clickhouse(_)) {
         return found("`ttl` with ClickHouse".to_owned(), "leave it out: rows are kept");
     }
@@ -366,18 +415,8 @@ fn check_ttl(source: &Source, p: &Projection, kind: ReadModelKind, document: &Ki
     }
 }
 
-fn unknown_event(source: &Source, name: &str, program: &Spanned<String>, catalog: &Catalog) -> Finding {
+fn unknown_event(source: &Source, name: &str, catalog: &Catalog) -> Finding {
     let near = catalog.names().min_by_key(|known| distance(known, name)).unwrap_or("none");
-    Finding::at(
-        source,
-        program.defined,
-        format!("no schema has the event `{name}`"),
-        format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event"),
-    )
-}
-
-/// Letters that two names don't share, roughly: enough to guess a slip.
-fn distance(a: &str, b: &str) -> usize {
-    let common = |a: &str, b: &str| a.chars().filter(|c| b.contains(*c)).count();
-    a.len() + b.len() - common(a, b) - common(b, a) + a.len().abs_diff(b.len())
+    let help = format!("did you mean `{near}`? Schemas are in the folder of schemas, one file an event");
+    Finding::at_entry(source, name, format!("no schema has the event `{name}`"), help).of(Diagnosis::UnknownEvent)
 }

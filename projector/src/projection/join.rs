@@ -3,7 +3,7 @@
 //! that it doesn't matter in which order two aggregates' events came.
 
 use super::compile::{Events, Programs, ReadModelKind, infer};
-use super::diagnostic::{Finding, Source};
+use super::diagnostic::{Diagnosis, Finding, Source};
 use super::{ParentIds, Projection};
 use crate::expr::{Collection, Compiler, Field, KeyString, Kind, Object, Program, RunError, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,7 +201,7 @@ pub(super) fn compile(
     let own_part = Kind::object(parts[&own].as_object().cloned().unwrap_or_else(Collection::empty));
     for (parent, ids) in parents.iter().zip(projection.join.values()) {
         findings.extend(check_ids(&parent.ids, &own_part).map(|(message, help)| {
-            Finding::at(source, ids.defined, format!("parent `{}`: {message}", parent.name), help)
+            Finding::at(source, ids.defined, format!("parent `{}`: {message}", parent.name), help).of(Diagnosis::Join)
         }));
     }
     let Some(text) = projection.derive.as_ref().filter(|_| findings.is_empty()) else { return Err(findings) };
@@ -219,7 +219,7 @@ pub(super) fn compile(
             text.defined,
             "`derive` can fail",
             "it runs for each change of each part, and none of them is to blame: say what holds instead (`int(.n) ?? 0`), without `!` and `abort`",
-        )]);
+        ).of(Diagnosis::Join)]);
     }
     let document = derive.document().clone();
     let aggregates = events.iter().map(|(name, (event, ..))| (Arc::from(*name), event.aggregate_type.as_str().into()));
@@ -237,12 +237,15 @@ fn parents(source: &Source, projection: &Projection) -> Result<Vec<Parent>, Vec<
         };
         match IdPath::parse(path) {
             Some(ids) => parents.push(Parent { name: name.as_str().into(), aggregate: aggregate.as_str().into(), ids }),
-            None => findings.push(Finding::at(
-                source,
-                ids.defined,
-                format!("`{path}` is no path to an id"),
-                "names with dots between; `[]` behind a list, as in `lines[].book_id`",
-            )),
+            None => findings.push(
+                Finding::at(
+                    source,
+                    ids.defined,
+                    format!("`{path}` is no path to an id"),
+                    "names with dots between; `[]` behind a list, as in `lines[].book_id`",
+                )
+                .of(Diagnosis::Join),
+            ),
         }
     }
     if findings.is_empty() { Ok(parents) } else { Err(findings) }
@@ -255,7 +258,8 @@ fn own<'a>(
     parents: &[Parent],
     aggregates: impl Iterator<Item = &'a Arc<str>> + Clone,
 ) -> Result<Arc<str>, Vec<Finding>> {
-    let found = |message: String, help: &str| Finding::at(source, projection.name.defined, message, help);
+    let found =
+        |message: String, help: &str| Finding::at(source, projection.name.defined, message, help).of(Diagnosis::Join);
     let without = parents.iter().filter(|p| !aggregates.clone().any(|aggregate| *aggregate == p.aggregate));
     let help =
         "name at least one of its events under `on:`; or say which aggregate it is: `name: { aggregate: …, id: … }`";

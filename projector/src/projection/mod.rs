@@ -5,13 +5,16 @@ mod diagnostic;
 mod join;
 mod model;
 mod query;
+mod schema;
 mod test;
+mod verify;
 
 pub use compile::{Compiled, ReadModelKind};
-pub use diagnostic::{Finding, Source};
+pub use diagnostic::{Diagnosis, Finding, Source};
 pub use join::{IdPath, Join, Parent};
 pub use model::{
     ClickhouseStore, DayRollup, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store, Ttl,
 };
 pub use query::*;
+pub use schema::schema;
 pub use test::{DeadLetter, Expect, TestCase};

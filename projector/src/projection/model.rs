@@ -1,6 +1,6 @@
 //! The shape of a projection's file. Doc comments here are the reference manual.
 
-use super::diagnostic::{Finding, Source};
+use super::diagnostic::{Diagnosis, Finding, Source};
 use super::query::Query;
 use super::test::TestCase;
 use chrono::TimeDelta;
@@ -197,8 +197,12 @@ impl Projection {
         serde_saphyr::from_str(&source.text).map_err(|error| {
             let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
             let message = error.to_string();
-            let message = message.lines().next().unwrap_or("not a projection").to_owned();
-            vec![Finding::at(source, location, message, "see docs/projections.md for the fields of a projection")]
+            let message = message.lines().next().unwrap_or("not a projection");
+            // The place is shown apart.
+            let place = format!("error: line {} column {}: ", location.line(), location.column());
+            let message = message.strip_prefix(&place).unwrap_or(message).to_owned();
+            let help = "see docs/projections.md for the fields of a projection";
+            vec![Finding::at(source, location, message, help).of(Diagnosis::Shape)]
         })
     }
 }

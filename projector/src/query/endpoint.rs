@@ -5,7 +5,7 @@ use super::path::PathPattern;
 use super::template::{KeyTemplate, SearchTemplate, SqlTemplate};
 use super::{parameters, problem::Problem};
 use crate::expr::{Collection, Compiler, Kind, Object, Program, Value, json};
-use crate::projection::{Compiled, Finding, Query, Rule, Source, Store};
+use crate::projection::{Compiled, Diagnosis, Finding, Query, Rule, Source, Store};
 use serde_json::Value as Json;
 use serde_saphyr::{Location, Spanned};
 
@@ -244,7 +244,7 @@ fn at(source: &Source, query: &Query, message: impl Into<String>) -> Finding {
 }
 
 fn located(source: &Source, location: Location, message: String) -> Finding {
-    Finding::at(source, location, message, "see docs/projections.md, `queries`")
+    Finding::at(source, location, message, "see docs/projections.md, `queries`").of(Diagnosis::Query)
 }
 
 #[cfg(test)]

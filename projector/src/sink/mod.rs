@@ -45,6 +45,7 @@
 pub(crate) mod access;
 pub mod clickhouse;
 pub mod elasticsearch;
+mod layout;
 pub mod memory;
 pub mod postgres;
 pub mod redis;
@@ -61,6 +62,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::apply::{Outcome, Partition, Stored, Write};
+pub use layout::{layout, types};
 
 /// Why a whole call failed. Unknown outcome throughout: part of the batch may have landed.
 #[derive(Debug, thiserror::Error)]

@@ -2,5 +2,10 @@
 //! the repository's own. `UPDATE=1 cargo test` accepts what is found.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod bad;
+mod explained;
+mod fuzz;
+mod registry;
 mod support;
 mod testing;
+mod traced;

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Difference {
+pub(in crate::cli) struct Difference {
     /// Where: a document, a row, a dead letter, and the field in it.
-    pub(super) place: String,
+    pub(in crate::cli) place: String,
     /// What was expected; none where nothing was.
-    pub(super) expected: Option<String>,
+    pub(in crate::cli) expected: Option<String>,
     /// What was found; none where nothing was.
-    pub(super) found: Option<String>,
+    pub(in crate::cli) found: Option<String>,
 }
 
 /// All differences between what a test expects and what it found.
@@ -48,7 +48,7 @@ pub(super) fn compare(expect: &Expect, found: &Outcome) -> Vec<Difference> {
 }
 
 /// Between two data of an event.
-pub(super) fn compare_data(expected: &Json, found: &Json) -> Vec<Difference> {
+pub(in crate::cli) fn compare_data(expected: &Json, found: &Json) -> Vec<Difference> {
     let mut differences = Differences(Vec::new());
     differences.value("data", expected, Some(found), true);
     differences.0

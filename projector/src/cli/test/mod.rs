@@ -1,6 +1,6 @@
 //! `projector test`: the tests in the projections' files, in memory, each several ways.
 
-mod compare;
+pub(super) mod compare;
 mod given;
 mod junit;
 mod outcome;
@@ -8,7 +8,7 @@ mod update;
 
 use super::{Output, SchemasArg, check};
 use crate::event::{Catalog, UpcasterTest};
-use crate::projection::{Compiled, Finding, Source, TestCase};
+use crate::projection::{Compiled, Diagnosis, Finding, Source, TestCase};
 use anyhow::Context;
 use compare::Difference;
 use outcome::{Outcome, Way};
@@ -178,7 +178,7 @@ fn verdict(compiled: &Arc<Compiled>, source: &Source, case: &TestCase, catalog: 
 /// What `check` says of a file's tests: what their given events have that no schema has.
 pub(super) fn findings(source: &Source, compiled: &Compiled, catalog: &Catalog) -> Vec<Finding> {
     let wrong = |case| given::read(source, compiled, catalog, case).err().unwrap_or_default();
-    compiled.projection.tests.iter().flat_map(wrong).collect()
+    compiled.projection.tests.iter().flat_map(wrong).map(|finding| finding.of(Diagnosis::Given)).collect()
 }
 
 /// The events of a projection that no test of it gives.

@@ -20,7 +20,15 @@ mod place;
 mod rollup;
 mod sink;
 
+use crate::expr::Kind;
+use crate::projection::ClickhouseStore;
+
 pub(crate) use columns::check;
 pub(crate) use rollup::DayTables;
 pub use rollup::Timing;
 pub use sink::ClickhouseSink;
+
+/// A row's columns with their types.
+pub(super) fn columns(row: &Kind, config: &ClickhouseStore) -> Vec<(String, String)> {
+    columns::columns(row, config)
+}

@@ -24,4 +24,13 @@ mod mapping;
 mod place;
 mod sink;
 
+use crate::expr::Kind;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
 pub use sink::ElasticsearchSink;
+
+/// A document's mapping.
+pub(super) fn mapping(document: &Kind, refined: &BTreeMap<String, Json>, generation: &str) -> Json {
+    mapping::mapping(document, refined, generation)
+}

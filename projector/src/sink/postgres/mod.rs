@@ -22,6 +22,14 @@ mod convert;
 mod place;
 mod sink;
 
+use crate::expr::Kind;
+use crate::projection::PostgresStore;
+
 pub(crate) use columns::check;
 pub(crate) use config::{Fault, REFUSED, fault, options, visible};
 pub use sink::PostgresSink;
+
+/// A document's columns, each with its type.
+pub(super) fn columns(document: &Kind, config: &PostgresStore) -> Vec<String> {
+    columns::columns(document, config).iter().map(columns::Column::definition).collect()
+}

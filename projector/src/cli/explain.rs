@@ -1,0 +1,159 @@
+//! `projector explain`: what a read model is made of, for those who didn't write it.
+
+use super::{SchemasArg, check};
+use crate::event::Catalog;
+use crate::expr::{Flow, flows};
+use crate::projection::{Compiled, Source, Store};
+use crate::sink;
+use anyhow::ensure;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `explain`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    /// The read model; all, if none is named
+    name: Option<String>,
+    /// Only what flows into this field, and into those within it
+    #[arg(long, value_name = "PATH")]
+    field: Option<String>,
+    /// A picture of topics, events, read models and queries, for Mermaid
+    #[arg(long)]
+    mermaid: bool,
+    /// A file or folder of projections
+    #[arg(long, env = "PROJECTIONS_DIR", default_value = "projections")]
+    projections: PathBuf,
+    #[command(flatten)]
+    schemas: SchemasArg,
+}
+
+pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let catalog = Catalog::load(&args.schemas.schemas)?;
+    let Some(all) = check::load(std::slice::from_ref(&args.projections), &catalog)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let is_wanted = |c: &Compiled| args.name.as_ref().is_none_or(|name| *name == c.projection.name.value);
+    let wanted: Vec<_> = all.iter().filter(|(compiled, _)| is_wanted(compiled)).collect();
+    if wanted.is_empty() {
+        let names: Vec<_> = all.iter().map(|(compiled, _)| compiled.projection.name.value.as_str()).collect();
+        anyhow::bail!("no read model `{}`; there are {}", args.name.as_deref().unwrap_or_default(), names.join(", "));
+    }
+    if args.mermaid {
+        print!("{}", mermaid(&wanted, &catalog));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text: Vec<String> =
+        wanted.iter().map(|(compiled, source)| explain(compiled, source, args.field.as_deref())).collect();
+    ensure!(
+        text.iter().any(|text| !text.is_empty()),
+        "no program sets `{}`",
+        args.field.as_deref().unwrap_or_default()
+    );
+    print!("{}", text.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>().join("\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All about one read model; with a field only what flows into it, empty where nothing does.
+fn explain(compiled: &Compiled, source: &Source, field: Option<&str>) -> String {
+    let projection = &compiled.projection;
+    let name = &projection.name.value;
+    let mut events = String::new();
+    for (event, program) in &projection.on {
+        let inside = |flow: &Flow| {
+            let within = |field: &str| {
+                flow.field.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            };
+            field.is_none_or(|field| within(field) || within(&format!("[].{field}")))
+        };
+        let lines: String = flows(&program.value).iter().filter(|flow| inside(flow)).map(line).collect();
+        if !lines.is_empty() || field.is_none() {
+            // Writing to a string doesn't fail.
+            _ = write!(events, "    {event}\n{lines}");
+        }
+    }
+    if field.is_some() {
+        return if events.is_empty() { events } else { format!("{name} ({})\n{events}", source.name) };
+    }
+    let mut text = format!("{name} ({})\n", source.name);
+    if !projection.description.is_empty() {
+        _ = writeln!(text, "  {}", projection.description.trim());
+    }
+    let mut row = |what: &str, value: &str| _ = writeln!(text, "  {what:<10} {value}");
+    row("owner", &projection.owner);
+    row("kind", &format!("{}: {}", compiled.kind.name(), meaning(compiled.kind.name())));
+    row("fed by", &compiled.topics().join(", "));
+    row("group", &format!("projector.{name}-g<generation>; `projector status` shows which generation is live"));
+    row("data", &place(compiled));
+    for query in &projection.queries {
+        row("query", &format!("GET {}  {}", query.get.value, query.description.trim()));
+    }
+    text.push_str("  events\n");
+    text.push_str(&events);
+    text.push_str("  document\n");
+    sink::types(&compiled.document).iter().for_each(|line| _ = writeln!(text, "    {line}"));
+    let layout = sink::layout(&projection.store, &compiled.document);
+    if !layout.is_empty() {
+        _ = writeln!(text, "  {}", projection.store.name());
+        layout.iter().for_each(|line| _ = writeln!(text, "    {line}"));
+    }
+    text
+}
+
+fn line(flow: &Flow) -> String {
+    let field = if flow.field.is_empty() { "the document" } else { &flow.field };
+    let list = |sources: &std::collections::BTreeSet<String>| sources.iter().cloned().collect::<Vec<_>>().join(", ");
+    let what = match (flow.deleted, flow.from.is_empty(), flow.text.lines().next()) {
+        (true, ..) => "is taken away".to_owned(),
+        (_, false, _) => format!("← {}", list(&flow.from)),
+        (_, _, Some("null")) if flow.field.is_empty() => "is deleted".to_owned(),
+        (_, _, text) if flow.text.lines().count() == 1 => format!("= {}", text.unwrap_or_default()),
+        _ => "= a constant".to_owned(),
+    };
+    let when = if flow.when.is_empty() { String::new() } else { format!(", depending on {}", list(&flow.when)) };
+    format!("      {field} {what}{when}\n")
+}
+
+fn meaning(kind: &str) -> &'static str {
+    match kind {
+        "entity" => "one aggregate a document, whose sequence is the document's version",
+        "rollup" => "whole numbers that many aggregates add to, each event once",
+        "facts" => "rows under stable ids, each kept once",
+        "join" => "parts of several aggregates in one document",
+        _ => "see docs/projections.md",
+    }
+}
+
+/// Where people look who read the store themselves.
+fn place(compiled: &Compiled) -> String {
+    let name = &compiled.projection.name.value;
+    match &compiled.projection.store {
+        Store::Redis(store) => format!("redis: HGETALL {}<key>, in database {}", store.prefix, store.database),
+        Store::Elasticsearch(_) => format!("elasticsearch: the alias {name}"),
+        Store::Clickhouse(_) => format!("clickhouse: the view {name}"),
+        Store::Postgres(store) => format!("postgres: the view {}.{name}", store.schema),
+    }
+}
+
+fn mermaid(all: &[&(Compiled, Source)], catalog: &Catalog) -> String {
+    let mut text = String::from("flowchart LR\n");
+    for (compiled, _) in all {
+        let projection = &compiled.projection;
+        let name = &projection.name.value;
+        _ = writeln!(text, "  {name}[(\"{name}<br/>{}, {}\")]", projection.store.name(), compiled.kind.name());
+        let mut by_topic: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for event in projection.on.keys() {
+            if let Some(known) = catalog.event(event) {
+                by_topic.entry(&known.aggregate_type).or_default().push(event);
+            }
+        }
+        for (aggregate, events) in by_topic {
+            _ = writeln!(text, "  topic_{aggregate}([events.{aggregate}]) -->|{}| {name}", events.join("<br/>"));
+        }
+        for (n, query) in projection.queries.iter().enumerate() {
+            _ = writeln!(text, "  {name} --> {name}_{n}[\"GET {}\"]", query.get.value);
+        }
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! The event store's history as a host would read it from Kafka, folded in memory: for `trace` and `try`.
+
+use super::memory::Memory;
+use crate::apply::{Delivery, Event, Partition};
+use crate::event::{Catalog, Decoder, Envelope, Raw};
+use crate::projection::Compiled;
+use crate::source::{History, Selection, StoredEvent};
+use anyhow::Context;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Where history is read.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct HistoryArgs {
+    /// The database with the event store
+    #[arg(long, env = "WRITE_DATABASE_URL", hide_env_values = true)]
+    write_database_url: String,
+    /// The schema registry, Confluent's API
+    #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
+    schema_registry_url: String,
+}
+
+/// Reads the events that feed a read model, one aggregate type after the other, and folds them.
+pub(super) struct Reader {
+    compiled: Arc<Compiled>,
+    decoder: Decoder,
+    url: String,
+    /// Types still to be read, the next one last.
+    types: Vec<String>,
+    aggregates: Vec<String>,
+    open: Option<History>,
+    waiting: std::vec::IntoIter<StoredEvent>,
+}
+
+impl Reader {
+    /// Of these aggregates only; of all, if none is named.
+    pub(super) fn new(
+        args: &HistoryArgs,
+        compiled: Arc<Compiled>,
+        catalog: &Arc<Catalog>,
+        aggregates: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let decoder = Decoder::new(Arc::clone(catalog), &args.schema_registry_url)?;
+        let types = compiled.aggregate_types.iter().rev().cloned().collect();
+        let (url, waiting) = (args.write_database_url.clone(), Vec::new().into_iter());
+        Ok(Self { compiled, decoder, url, types, aggregates, open: None, waiting })
+    }
+
+    /// The next event; none at the end.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(Partition, Event)>> {
+        loop {
+            if let Some(stored) = self.waiting.next() {
+                return self.read(&stored).await.map(Some);
+            }
+            if let Some(history) = &mut self.open {
+                self.waiting = history.events().await?.into_iter();
+                if self.waiting.len() == 0 {
+                    self.open = None;
+                }
+                continue;
+            }
+            let Some(aggregate_type) = self.types.pop() else { return Ok(None) };
+            let selection = Selection { aggregate_type, from_position: 0, aggregate_ids: self.aggregates.clone() };
+            self.open = Some(History::open(&self.url, &selection).await?);
+        }
+    }
+
+    /// As a host reads a message.
+    async fn read(&self, stored: &StoredEvent) -> anyhow::Result<(Partition, Event)> {
+        let headers = stored.headers().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+        let raw = Raw {
+            key: Some(Bytes::copy_from_slice(stored.aggregate_id.as_bytes())),
+            headers: headers.into(),
+            payload: None,
+        };
+        let envelope =
+            Envelope::read(raw.key.as_deref(), |name| raw.header(name)).context("a row of the event store")?;
+        let data = match self.compiled.program(&envelope.event_type) {
+            None => None,
+            Some(_) => match self.decoder.decode(&envelope, &stored.payload).await {
+                Err(error) if error.is_transient() => return Err(error.into()),
+                decoded => Some(decoded.map_err(|error| error.to_string())),
+            },
+        };
+        let topic = format!("events.{}", envelope.aggregate_type);
+        Ok((Partition { topic: topic.into(), number: 0 }, Event { envelope, data }))
+    }
+}
+
+/// Folds events into memory as one batch.
+pub(super) async fn fold(memory: &mut Memory, events: Vec<(Partition, Event)>) -> anyhow::Result<()> {
+    let mut messages = Vec::with_capacity(events.len());
+    for (n, (partition, event)) in (0..).zip(events) {
+        // Offsets only have to rise.
+        let offset = memory.next_offset(&partition) + n;
+        messages.push((partition, Delivery { offset, raw: Raw::default(), event: Ok(event) }));
+    }
+    Ok(memory.take(messages).await?)
+}
