@@ -8,7 +8,7 @@
 //! ```
 //! [`plan`] compares the projections' files with what is live. A rebuild makes a generation with a place and a consumer group
 //! of its own; the hosts feed it from the beginning beside the live one. Nothing is handed over: when it is as far as the live
-//! one, both stand still at the same place ([`crate::control::Barrier`]), are [`compare`]d, and one decision makes the one live and
+//! one, both stand still at the same place ([`crate::control::Barrier`]), are compared ([`compare()`]), and one decision makes the one live and
 //! the other retired. The retired one is fed for a while, so that the way back is the same way again.
 //!
 //! # Who does it

@@ -123,13 +123,13 @@ pub(crate) fn reserved_name(fields: &Object) -> Option<String> {
 /// Addresses of the stores, from the environment, and how each side proves who it is.
 #[derive(Clone, clap::Args)]
 pub struct StoreUrls {
-    /// Redis, redis(s)://[user:password@]host:port, without a database: the projection names that
+    /// Redis, `redis(s)://[user:password@]host:port`, without a database: the projection names that
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: String,
-    /// Elasticsearch or OpenSearch, http(s)://[user:password@]host:port
+    /// Elasticsearch or OpenSearch, `http(s)://[user:password@]host:port`
     #[arg(long, env = "ELASTICSEARCH_URL", default_value = "http://127.0.0.1:9200", hide_env_values = true)]
     pub elasticsearch_url: String,
-    /// ClickHouse's HTTP interface, http(s)://[user:password@]host:port
+    /// ClickHouse's HTTP interface, `http(s)://[user:password@]host:port`
     #[arg(long, env = "CLICKHOUSE_URL", default_value = "http://127.0.0.1:8123", hide_env_values = true)]
     pub clickhouse_url: String,
     /// The ClickHouse database that holds the read models (not `default`)

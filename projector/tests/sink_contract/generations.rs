@@ -85,7 +85,7 @@ async fn in_postgres() -> Result<()> {
 #[ignore = "needs the stack: ./dev test"]
 async fn in_clickhouse() -> Result<()> {
     let name = run_name();
-    let store = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns: Default::default() });
+    let store = Store::Clickhouse(ClickhouseStore { day: "day".into(), columns: Default::default(), rollup: None });
     let sink = |generation| {
         let place = Place { read_model: name.clone(), generation, document: row_kind() };
         open(&store, place, &urls())

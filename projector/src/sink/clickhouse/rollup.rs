@@ -4,7 +4,7 @@
 //! # The idea
 //! A day is **marked** before rows are inserted into it. A day whose newest mark isn't **covered** is dirty: its rows are read
 //! from the facts, by `FINAL`. All other days are read from their sums. A day's sums are never added to: now and then
-//! ([`DayTables::roll_up`]) those of dirty days are made anew from `FINAL`, and then the mark that they cover is noted.
+//! ([`Days::roll_up`]) those of dirty days are made anew from `FINAL`, and then the mark that they cover is noted.
 //!
 //! # Why sums that are read are never without a row that was inserted
 //! An insert may still land after whoever sent it has given it up or has died, so a mark can't be closed by its writer. It ends
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 const INSERT_S_MAX: u64 = 60;
 /// Days whose sums are made by one statement.
 const DAYS_MAX: usize = 62;
-/// A call of [`DayTables::roll_up`] ends after about so long; what is left is for the next one.
+/// A call of [`Days::roll_up`] ends after about so long; what is left is for the next one.
 const ROUND: Duration = Duration::from_secs(20);
 const TIME: &str = "DateTime64(6, 'UTC')";
 
