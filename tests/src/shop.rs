@@ -58,7 +58,22 @@ impl Shop {
         shop.product_id = text(&shop.post("/products", &product).await?, "product_id")?;
         let product = json!({"name": "Tin whistle", "category": "Music", "price_cents": 990, "currency": CURRENCY, "stock": 1_000_000});
         shop.other_product_id = text(&shop.post("/products", &product).await?, "product_id")?;
+        shop.open_account().await?;
         Ok(shop)
+    }
+
+    /// So that no read model of accounts is empty, which the audit would call a difference.
+    async fn open_account(&self) -> Result<()> {
+        let id = format!("acc-{}", self.customer_id);
+        for (verb, command_type, payload) in [
+            ("open", "OPEN_ACCOUNT", json!({"currency": CURRENCY})),
+            ("deposit", "DEPOSIT_FUNDS", json!({"amount_cents": 5_000, "currency": CURRENCY})),
+        ] {
+            let body = json!({"command_id": format!("{id}-{verb}"), "command_type": command_type, "aggregate_id": id,
+                "payload": payload, "created_at": "2026-05-23T10:00:00Z"});
+            self.post(&format!("/v1/commands/accounts/{verb}"), &body).await?;
+        }
+        Ok(())
     }
 
     /// Places an order of two lines, [`TOTAL_CENTS`] in all.

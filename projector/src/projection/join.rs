@@ -233,7 +233,7 @@ fn parents(source: &Source, projection: &Projection) -> Result<Vec<Parent>, Vec<
     for (name, ids) in &projection.join {
         let (aggregate, path) = match &ids.value {
             ParentIds::Path(path) => (name, path),
-            ParentIds::Named { aggregate, id } => (aggregate, id),
+            ParentIds::Named(named) => (&named.aggregate, &named.id),
         };
         match IdPath::parse(path) {
             Some(ids) => parents.push(Parent { name: name.as_str().into(), aggregate: aggregate.as_str().into(), ids }),

@@ -13,7 +13,8 @@ pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Diagnosis, Finding, Source};
 pub use join::{IdPath, Join, Parent};
 pub use model::{
-    ClickhouseStore, DayRollup, ElasticsearchStore, ParentIds, PostgresStore, Projection, RedisStore, Store, Ttl,
+    ClickhouseStore, DayRollup, ElasticsearchStore, NamedParent, ParentIds, PostgresStore, Projection, RedisStore,
+    Store, Ttl,
 };
 pub use query::*;
 pub use schema::schema;

@@ -87,12 +87,17 @@ pub enum ParentIds {
     /// A path; the parent's name is its aggregate type.
     Path(String),
     /// A parent whose name says more than its aggregate type does.
-    Named {
-        /// The aggregate type.
-        aggregate: String,
-        /// The path.
-        id: String,
-    },
+    Named(NamedParent),
+}
+
+/// A parent under a name of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedParent {
+    /// The aggregate type.
+    pub aggregate: String,
+    /// The path to its id.
+    pub id: String,
 }
 
 /// Where the documents live.

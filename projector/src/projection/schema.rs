@@ -74,7 +74,8 @@ fn types(source: &str) -> Result<Vec<(String, Json)>, String> {
                     .map_err(|e| format!("{}: {e}", name(rest)))?;
                 found.push((name(rest), definition));
             } else if let Some(rest) = line.strip_prefix("pub enum ").filter(|_| is_input) {
-                found.push((name(rest), of_enum(&docs.join(" "), &body(&mut lines))));
+                let is_untagged = attributes.contains("untagged");
+                found.push((name(rest), of_enum(&docs.join(" "), &body(&mut lines), is_untagged)?));
             }
             docs.clear();
             attributes.clear();
@@ -111,8 +112,8 @@ fn of_struct(doc: &str, body: &[String], all_optional: bool) -> Result<Json, Str
     }))
 }
 
-/// Variants without content are texts, those with some are maps of one entry.
-fn of_enum(doc: &str, body: &[String]) -> Json {
+/// Variants without content are texts, those with some are maps of one entry, or that content itself.
+fn of_enum(doc: &str, body: &[String], is_untagged: bool) -> Result<Json, String> {
     let (mut texts, mut maps, mut docs) = (Vec::new(), Vec::new(), Vec::new());
     for line in body.iter().map(|line| line.trim()) {
         if let Some(doc) = line.strip_prefix("///") {
@@ -124,6 +125,7 @@ fn of_enum(doc: &str, body: &[String]) -> Json {
             variant.split_once('(').map_or((variant, None), |(name, rest)| (name, Some(rest.trim_end_matches(')'))));
         let name = name.to_lowercase();
         match content {
+            Some(content) if is_untagged => maps.push(of_type(content)?),
             Some(content) => maps.push(json!({
                 "description": docs.join(" "), "type": "object", "required": [name], "additionalProperties": false,
                 "properties": { name.clone(): reference(content) },
@@ -132,11 +134,11 @@ fn of_enum(doc: &str, body: &[String]) -> Json {
         }
         docs.clear();
     }
-    if maps.is_empty() {
+    Ok(if maps.is_empty() {
         json!({"description": doc, "enum": texts})
     } else {
         json!({"description": doc, "oneOf": maps})
-    }
+    })
 }
 
 fn reference(name: &str) -> Json {

@@ -87,6 +87,7 @@ async fn a_documents_history_is_shown_and_a_changed_file_is_tried() {
         clickhouse_url: String::new(),
         clickhouse_database: String::new(),
         postgres_read_url: url.clone(),
+        ..StoreUrls::default()
     };
     let place = Place { read_model: "traced".into(), generation: 1, document: compiled.document.clone() };
     let store = sink::open(&compiled.projection.store, place, &urls).unwrap();

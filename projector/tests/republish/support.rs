@@ -5,6 +5,7 @@ use projector::source::{KafkaConfig, Selection};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::time::Duration;
 use uuid::Uuid;
@@ -82,7 +83,27 @@ pub(crate) async fn create_topic(
     for result in admin(kafka)?.create_topics([&new], &options).await? {
         result.map_err(|(name, code)| anyhow::anyhow!("{name}: {code}"))?;
     }
-    Ok(())
+    wait_for_leaders(kafka, topic).await
+}
+
+/// Kafka answers before a new topic is known everywhere.
+async fn wait_for_leaders(kafka: &KafkaConfig, topic: &str) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &kafka.kafka_brokers).create()?;
+    let topic = topic.to_owned();
+    let look = move || {
+        for _ in 0..100 {
+            let known = consumer.fetch_metadata(Some(&topic), Duration::from_secs(5))?;
+            let has_leaders = |t: &rdkafka::metadata::MetadataTopic| {
+                t.error().is_none() && !t.partitions().is_empty() && t.partitions().iter().all(|p| p.leader() >= 0)
+            };
+            if known.topics().iter().any(has_leaders) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        anyhow::bail!("{topic} has no leaders")
+    };
+    tokio::task::spawn_blocking(look).await?
 }
 
 /// Removes what a test made; failing to do so is no failure of the test.
