@@ -21,7 +21,8 @@ pub struct NewFailure {
 }
 
 impl Control {
-    /// The first events that a generation has parked for a fault of their own and the one it replaces hasn't.
+    /// The first events that a generation has parked for a fault of their own and the one it replaces hasn't, parked or passed
+    /// over: one of those may have been parked here after the skips were last inherited.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -30,6 +31,11 @@ impl Control {
             "select dead_letter_id, topic, partition, message_offset, event_type, reason from dead_letter l
              where generation_id = $1 and reason is not null and state <> 'skip'
                  and not exists (select from dead_letter o where o.generation_id = $2 and o.dead_letter_id = l.dead_letter_id)
+                 and not exists (
+                     select from dead_letter_log e join generation g on g.generation_id = e.generation_id
+                     where e.dead_letter_id = l.dead_letter_id and e.outcome = 'skipped'
+                         and g.read_model = (select read_model from generation where generation_id = $1)
+                 )
              order by parked_at limit 5",
         )
         .bind(generation_id)

@@ -14,6 +14,12 @@ use tests::{
 };
 use uuid::Uuid;
 
+/// Leaves a schema that exists, and a datum that isn't of it: its first string is said to be longer than all of it.
+fn garble(payload: &mut Vec<u8>) {
+    payload.truncate(5);
+    payload.extend([0xfe, 0xff, 0xff, 0x0f, 0x13]);
+}
+
 /// The projections that read the event which is garbled.
 fn read_models() -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -44,9 +50,7 @@ impl Poison {
             json!({"order_id": order.order_id, "amount_cents": TOTAL_CENTS, "currency": "USD", "status": "failed"});
         shop.post("/payments", &failed).await?;
         let mut placed = write_side.sample("OrderPlaced").await?;
-        // a schema that exists, and a datum that isn't of it: its first string is said to be longer than all of it
-        placed.payload.truncate(5);
-        placed.payload.extend([0xfe, 0xff, 0xff, 0x0f, 0x13]);
+        garble(&mut placed.payload);
         let failed = write_side.sample("PaymentFailed").await?;
 
         let garbled = write_side.append(order_id, 1, &placed).await?;
@@ -54,6 +58,28 @@ impl Poison {
         let poison = Self { order_id, garbled, behind };
         letters::parked(&read_models()?, garbled).await?;
         Ok(poison)
+    }
+
+    /// [`Poison::plant`] with the second event garbled, too.
+    pub(crate) async fn plant_two(order_id: Uuid, shop: &Shop, write_side: &WriteSide) -> Result<Self> {
+        shop.place().await?;
+        let mut placed = write_side.sample("OrderPlaced").await?;
+        garble(&mut placed.payload);
+        let garbled = write_side.append(order_id, 1, &placed).await?;
+        let behind = write_side.append(order_id, 2, &placed).await?;
+        let poison = Self { order_id, garbled, behind };
+        letters::parked(&read_models()?, garbled).await?;
+        Ok(poison)
+    }
+
+    /// Passes over both: nothing is left of them, so that a replay of the topic comes to the same.
+    pub(crate) async fn skip_two(&self, write_side: &WriteSide) -> Result<()> {
+        for read_model in &read_models()? {
+            letters::skip(read_model, self.garbled, WHY).await?;
+            letters::skip(read_model, self.behind, WHY).await?;
+        }
+        letters::are_of(&[]).await?;
+        write_side.forget(self.order_id).await
     }
 
     /// Passes over the garbled event, in each read model, as an operator does; what waited behind it is applied.

@@ -101,7 +101,7 @@ async fn connect_is_killed_in_the_middle_of_a_load() -> Result<()> {
 #[ignore = "needs the stack: ./dev test"]
 async fn redis_and_search_fall_silent_while_an_event_is_garbled() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let (shop, stores, write_side) = (Shop::open().await?, Stores::connect().await?, WriteSide::connect().await?);
+    let (shop, write_side) = (Shop::open().await?, WriteSide::connect().await?);
     let (redis, search) = (Process::running("redis")?, Process::running("search")?);
     let order_id = Uuid::new_v4();
     let faults = async {
@@ -109,14 +109,13 @@ async fn redis_and_search_fall_silent_while_an_event_is_garbled() -> Result<()> 
         let held = (redis.hold()?, search.hold()?);
         pause(5_000).await;
         drop(held);
-        Poison::plant(order_id, &shop, &write_side).await
+        Poison::plant_two(order_id, &shop, &write_side).await
     };
     let poison = Load { orders: 250, ..load(13) }.unharmed(faults).await?;
     // others' events pass by it
     tools::audit_agrees(60).await?;
     letters::are_of(&[order_id]).await?;
-    poison.skip(&stores).await?;
-    poison.forget(&stores, &write_side).await?;
+    poison.skip_two(&write_side).await?;
     tools::audit_agrees(30).await
 }
 
