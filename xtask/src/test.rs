@@ -20,21 +20,39 @@ const THREADS: &str = "--test-threads=4";
 /// The long form of the fault suite: too long for every run, so it is left out unless it is asked for.
 const LONG_FORM: &str = "long_form";
 
+/// The tests of rebuilds under load: minutes of steady reads and writes, which want a machine to themselves.
+const REBUILD: [&str; 5] = [
+    "a_new_read_model_is_taken_up_and_given_up_without_a_restart",
+    "a_rebuild_goes_on_after_its_job_and_its_host_were_killed",
+    "a_rebuild_is_held_back_paused_and_aborted",
+    "readers_notice_nothing_of_rebuilds_way_back_and_forward",
+    "what_the_plan_did_not_announce_stops_the_swap",
+];
+
 /// Runs the tests with the environment of instance `test`; cargo's exit code is ours.
 ///
 /// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
-/// stands for the long form of the fault suite, which prints its steps.
+/// stands for the long form of the fault suite, which prints its steps, `rebuild` for the tests of rebuilds under load.
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let instance = Instance::new(chosen.settings().clone(), "test")?;
     let _session = process::lock(&instance, "tests")?;
     let faults = ["--workspace", "--test", "faults", "--", LONG_FORM, "--nocapture"].map(str::to_owned);
-    let arguments = if arguments == ["faults"] { &faults[..] } else { arguments };
+    let rebuild = ["--workspace", "--test", "rebuild"].map(str::to_owned);
+    let arguments = match arguments {
+        [one] if one == "faults" => &faults[..],
+        [one] if one == "rebuild" => &rebuild[..],
+        _ => arguments,
+    };
     let split = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
     let selection: Vec<&str> =
         if split == 0 { ALL.to_vec() } else { arguments[..split].iter().map(String::as_str).collect() };
     let mut filter: Vec<&str> = arguments[split..].iter().skip(1).map(String::as_str).collect();
     if !filter.iter().any(|word| word.contains(LONG_FORM)) {
         filter.extend(["--skip", LONG_FORM]);
+    }
+
+    if !selection.contains(&"rebuild") {
+        filter.extend(REBUILD.iter().flat_map(|name| ["--skip", *name]));
     }
 
     // Built before the servers start, so that compilers and servers do not compete for memory; plain binaries too,
