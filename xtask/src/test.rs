@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::process;
-use crate::settings::Instance;
+use crate::settings::{Instance, TEST};
 use crate::stack;
 
 /// Every test but those of the documentation, for which `--include-ignored` means something else: they run apart.
@@ -34,7 +34,7 @@ const REBUILD: [&str; 5] = [
 /// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
 /// stands for the long form of the fault suite, which prints its steps, `rebuild` for the tests of rebuilds under load.
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let instance = Instance::new(chosen.settings().clone(), "test")?;
+    let instance = Instance::new(chosen.settings().clone(), TEST)?;
     let _session = process::lock(&instance, "tests")?;
     let faults = ["--workspace", "--test", "faults", "--", LONG_FORM, "--nocapture"].map(str::to_owned);
     let rebuild = ["--workspace", "--test", "rebuild"].map(str::to_owned);
