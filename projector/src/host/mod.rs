@@ -23,7 +23,7 @@ use crate::control::{Control, ControlError, Generation};
 use crate::event::{Catalog, Decoder};
 use crate::projection::{Compiled, Finding, Source};
 use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
-use crate::source::{KafkaConfig, KafkaSource, SourceError};
+use crate::source::{KafkaConfig, KafkaSource, Room, SourceError};
 use orders::Orders;
 use publisher::Publisher;
 use std::collections::HashMap;
@@ -38,8 +38,10 @@ use worker::{Setup, Worker};
 
 pub use stats::Stats;
 
-/// Messages that may wait between Kafka and a generation's owner.
-const QUEUE_CAPACITY: usize = 4_096;
+/// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
+const LIVE_ROOM: Room = Room { items: 2_048, queue_kib: 2 << 10, fetch_kib: 1 << 10 };
+/// Of a generation that is replayed: its batches are large, and there are few.
+const REPLAY_ROOM: Room = Room { items: 16_384, queue_kib: 16 << 10, fetch_kib: 8 << 10 };
 /// How often the control store is looked at where it doesn't notify.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -149,6 +151,7 @@ pub struct Host {
     control: Control,
     catalog: Arc<Catalog>,
     decoder: Arc<Decoder>,
+    cache_share: cache::Share,
     config: HostConfig,
 }
 
@@ -174,6 +177,7 @@ impl Host {
             control,
             catalog,
             decoder,
+            cache_share: cache::Share::default(),
             config: config.clone(),
         };
         // Of what is live now each must run, or the host says why it can't start.
@@ -187,7 +191,9 @@ impl Host {
     fn run(&mut self, generation: Generation, stats: Arc<Stats>, orders: Orders) -> Result<(), HostError> {
         let (compiled, sink) = open(&generation, &self.catalog, &self.config.stores)?;
         let group = format!("projector.{}", generation.id());
-        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), QUEUE_CAPACITY)?;
+        // For as long as this host runs: what was replayed keeps its room when it becomes live.
+        let room = if orders.replaying { REPLAY_ROOM } else { LIVE_ROOM };
+        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), room)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
         tracing::info!(generation = generation.id(), state = generation.state, kind, store, "running");
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
@@ -205,6 +211,7 @@ impl Host {
             fault_delay: self.config.fault_delay,
             orders: ordered,
             stop: stop.clone(),
+            cache_share: self.cache_share.clone(),
         });
         let task = tokio::spawn(worker.run(items));
         self.running.push(Running { generation, stats, source, orders, stop, task, _upkeep: upkeep });

@@ -3,7 +3,7 @@
 mod standstill;
 
 use super::HostError;
-use super::cache::Cache;
+use super::cache::{Cache, Share};
 use super::calls::Calls;
 use super::letters::Letters;
 use super::orders::Orders;
@@ -87,6 +87,7 @@ pub(super) struct Setup {
     pub(super) fault_delay: Duration,
     pub(super) orders: watch::Receiver<Orders>,
     pub(super) stop: CancellationToken,
+    pub(super) cache_share: Share,
 }
 
 pub(super) struct Worker {
@@ -125,12 +126,13 @@ impl Worker {
         let control = setup.control.clone();
         let letters = Letters { control, generation_id: setup.generation.generation_id, calls: calls.clone() };
         let now = Instant::now();
+        let cache = Cache::new(setup.cache_share.clone());
         Self {
             setup,
             calls,
             letters,
             owned: BTreeMap::new(),
-            cache: Cache::default(),
+            cache,
             saver,
             invisible: Vec::new(),
             refreshing: None,
@@ -185,7 +187,11 @@ impl Worker {
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
             match item {
-                Item::Message(message) if self.is_beyond(&message) => self.held_back.push_back(Item::Message(message)),
+                Item::Message(mut message) if self.is_beyond(&message) => {
+                    // What waits here must not keep the queue from what comes before the barrier.
+                    message.room = None;
+                    self.held_back.push_back(Item::Message(message));
+                }
                 Item::Message(message) => {
                     self.verify(&message, &mut batch).await?;
                     if self.is_wanted(&message) {

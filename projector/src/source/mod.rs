@@ -10,6 +10,6 @@ mod resume;
 pub use checks::{Frozen, Refusal, Refused, Topic, before_reading, describe, frozen, judge_connectors, judge_topic};
 pub use connect::{ConnectError, Connector, connectors};
 pub use event_store::{EventStoreError, History, Key, Selection, StoredEvent, Survey};
-pub use kafka::{Item, KafkaConfig, KafkaSource, Message, SourceError, partition_counts};
+pub use kafka::{Item, KafkaConfig, KafkaSource, Message, Room, SourceError, partition_counts};
 pub use producer::{Bounds, TopicWriter, bounds};
 pub use resume::{Held, held, other_than};
