@@ -2,6 +2,7 @@
 
 mod accounts;
 mod answer;
+mod consistency;
 mod customers;
 mod health;
 mod openapi;
@@ -17,11 +18,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, Method, Uri};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::store::Store;
+pub use consistency::{Consistency, ConsistencyError};
 use problem::Problem;
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -30,7 +32,7 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All endpoints.
-pub fn router(store: Store) -> Router {
+pub fn router(store: Store, consistency: Consistency) -> Router {
     let commands = routes::api().finish();
     Router::new()
         .merge(commands.clone())
@@ -40,6 +42,8 @@ pub fn router(store: Store) -> Router {
         .with_state(store)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(limit_time))
+        // Around the time limit: a command that has happened isn't timed out by its wait.
+        .layer(from_fn_with_state(consistency, consistency::wait))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
 }

@@ -1,7 +1,7 @@
 //! Running a command, again if it lost a race.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -54,6 +54,9 @@ pub struct Done {
     pub reply: Reply,
     /// What was committed.
     pub receipt: Receipt,
+    /// How long its events took, from the statement that appends them to the end of the commit; `None` for the answer to a retry.
+    #[serde(skip)]
+    pub append: Option<Duration>,
 }
 
 /// How a store keeps what it keeps.
@@ -141,9 +144,9 @@ impl Store {
     ) -> Result<Done, CommandError> {
         let mut unit = self.begin().await?;
         match work(&mut unit, command, request, reply).await {
-            Ok(Work::Done(done)) => {
+            Ok(Work::Done(done, began)) => {
                 self.snapshots.take(unit.commit().await?);
-                Ok(done)
+                Ok(Done { append: Some(began.elapsed()), ..done })
             }
             Ok(Work::Before(kept)) => {
                 unit.roll_back().await;
@@ -158,7 +161,8 @@ impl Store {
 }
 
 enum Work {
-    Done(Done),
+    /// With the moment at which its events began to be written.
+    Done(Done, Instant),
     /// By an earlier request with the same key.
     Before(Kept),
 }
@@ -176,7 +180,8 @@ async fn work<C: Command>(
     }
     unit.expect(request.expected);
     let answer = command.run(unit).await?;
-    Ok(Work::Done(unit.write(request, reply(&answer)).await?))
+    let began = Instant::now();
+    Ok(Work::Done(unit.write(request, reply(&answer)).await?, began))
 }
 
 impl Store {

@@ -155,7 +155,7 @@ impl<'a> UnitOfWork<'a> {
         let at = self.now();
         let stamp = append(&mut self.transaction, std::mem::take(&mut self.events), &request.metadata, at).await?;
         let receipt = Receipt { epoch: stamp.epoch, txid: stamp.txid, streams: std::mem::take(&mut self.streams) };
-        let done = Done { reply, receipt };
+        let done = Done { reply, receipt, append: None };
         if let Some(key) = &request.key {
             idempotency::keep(&mut self.transaction, key, &done).await?;
         }
