@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sqlx::PgPool;
 
+use super::gate::Gate;
 use super::idempotency::Kept;
 use super::snapshots::Snapshots;
 use super::{Codec, CommandError, Key, Receipt, UnitOfWork, idempotency};
@@ -20,6 +21,10 @@ const WAIT_MS: u64 = 4;
 pub trait Command: Send + Sync {
     /// What the client's answer is made of.
     type Answer: Send;
+
+    /// The streams that it will lock, as far as they are known beforehand: commands on one of them queue before they take a
+    /// connection.
+    fn streams(&self) -> Vec<String>;
 
     /// Loads, decides, writes the state tables and records events.
     fn run(&self, unit: &mut UnitOfWork<'_>) -> impl Future<Output = Result<Self::Answer, CommandError>> + Send;
@@ -81,6 +86,7 @@ pub struct Store {
     codec: Arc<Codec>,
     options: Options,
     snapshots: Snapshots,
+    gate: Arc<Gate>,
 }
 
 impl Store {
@@ -88,7 +94,7 @@ impl Store {
     #[must_use]
     pub fn new(pool: PgPool, codec: Codec, options: Options) -> Self {
         let snapshots = Snapshots::start(pool.clone());
-        Self { pool, codec: Arc::new(codec), options, snapshots }
+        Self { pool, codec: Arc::new(codec), options, snapshots, gate: Arc::default() }
     }
 
     /// Its connections.
@@ -116,6 +122,8 @@ impl Store {
         request: &Request,
         reply: impl Fn(&C::Answer) -> Reply + Send + Sync,
     ) -> Result<Done, CommandError> {
+        let _claim = request.key.as_ref().map(|key| self.gate.claim(&key.id)).transpose()?;
+        let turns = self.gate.enter(&command.streams()).await;
         for attempt in 1..=ATTEMPTS_MAX {
             match self.attempt(command, request, &reply).await {
                 Err(error) if lost_race(&error) => {
@@ -125,6 +133,8 @@ impl Store {
                     }
                 }
                 Err(CommandError::Refused(rule)) => {
+                    // Nothing is left to do on its streams.
+                    drop(turns);
                     return match &request.key {
                         Some(key) => idempotency::keep_refusal(&self.pool, key, &rule).await?.answer(),
                         None => Err(rule.into()),

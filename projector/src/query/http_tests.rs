@@ -209,7 +209,8 @@ async fn a_search_with_a_token_waits_then_refreshes_then_searches() {
 #[tokio::test]
 async fn freshness_is_answered_when_all_readers_will_see_it() {
     let world = Arc::new(World::serving(CONFIG).await);
-    let path = |wait_ms: u64| format!("/freshness/found?consistency_token={}&wait_ms={wait_ms}", token("e", 9, "o-1", 1));
+    let path =
+        |wait_ms: u64| format!("/freshness/found?consistency_token={}&wait_ms={wait_ms}", token("e", 9, "o-1", 1));
     let (status, headers, body) = world.get(&path(100)).await;
     assert_eq!((status.as_u16(), &body["type"]), (503, &json!("/problems/read-model-behind")));
     assert_eq!(headers["read-model"], "found");

@@ -165,7 +165,8 @@ fn prepared(step: &Step, input: &Input, catalogue: &Catalogue) -> Option<Request
             Request::post(format!("{}/stock", product(which)), body)
         }
         Action::Review { product: which, customer, rating } => {
-            let body = json!({"customer_id": catalogue.customer_ids[*customer], "rating": rating, "text": "as described"});
+            let body =
+                json!({"customer_id": catalogue.customer_ids[*customer], "rating": rating, "text": "as described"});
             Request::post(format!("{}/reviews", product(which)), body)
         }
         _ => return None,

@@ -121,7 +121,10 @@ pub(crate) async fn prepare(instance: &Instance, args: &LoadArgs) -> Result<Read
         0 => None,
         _ => {
             let queries = Service::new(&instance.http(Port::Query))?;
-            queries.wait_until_ready().await.context("the query service isn't ready: `./dev status` shows what runs")?;
+            queries
+                .wait_until_ready()
+                .await
+                .context("the query service isn't ready: `./dev status` shows what runs")?;
             setup::visible(&queries, &catalogue).await?;
             Some(Readers::new(queries, &input, &catalogue, args.seed).await?)
         }
@@ -193,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_time_is_filled_with_commands_and_a_number_of_orders_is_kept() {
-        let args = |orders| LoadArgs { rate: 202.0, time: Duration::from_secs(300), orders, reads_per_write: None, seed: 1 };
+        let args =
+            |orders| LoadArgs { rate: 202.0, time: Duration::from_secs(300), orders, reads_per_write: None, seed: 1 };
         let (_, steps) = work(&args(None), 100);
         assert_eq!(steps.len(), 600);
         let (input, steps) = work(&args(Some(300)), 0);

@@ -130,7 +130,12 @@ impl Display for Report {
         for (what, totals) in [("commands", &self.commands), ("queries", &self.queries)] {
             let Some(Totals { sent, latency_ms, service_ms, .. }) = totals else { continue };
             writeln!(f, "  {sent} {what}, from the schedule  {latency_ms}")?;
-            writeln!(f, "  {:width$} in the service     {service_ms}", "", width = sent.to_string().len() + what.len() + 1)?;
+            writeln!(
+                f,
+                "  {:width$} in the service     {service_ms}",
+                "",
+                width = sent.to_string().len() + what.len() + 1
+            )?;
         }
         if let Some(append_ms) = &self.append_ms {
             writeln!(f, "  events appended and committed  {append_ms}")?;

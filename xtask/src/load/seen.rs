@@ -49,7 +49,11 @@ impl Seen {
     pub(super) fn settled(&self, choose: impl FnOnce(u64) -> u64) -> Option<String> {
         let placed = lock(&self.placed);
         let settled = placed.partition_point(|order| order.at.elapsed() >= OLD_ENOUGH);
-        if settled == 0 { None } else { placed.get(choose(settled as u64) as usize).map(|order| order.order_id.clone()) }
+        if settled == 0 {
+            None
+        } else {
+            placed.get(choose(settled as u64) as usize).map(|order| order.order_id.clone())
+        }
     }
 
     /// The version that a later answer must not be below.

@@ -37,7 +37,8 @@ pub(super) async fn accounts(api: &Service, catalogue: &Catalogue, progress: &Pr
     let ids: Vec<String> = catalogue.customer_ids.iter().map(|id| format!("acc-{id}")).collect();
     let opened = stream::iter(&ids).map(|id| async move {
         must(api, &client::account("open", id, json!({}))).await?;
-        must(api, &client::account("deposit", id, json!({"amount_cents": 50_000, "reference": "Payroll deposit"}))).await?;
+        must(api, &client::account("deposit", id, json!({"amount_cents": 50_000, "reference": "Payroll deposit"})))
+            .await?;
         must(api, &client::account("withdraw", id, json!({"amount_cents": 12_300, "description": "Rent"}))).await?;
         progress.advance();
         anyhow::Ok(())

@@ -140,7 +140,8 @@ pub(super) async fn wait(State(consistency): State<Consistency>, request: Reques
     let Some(told) = response.extensions_mut().remove::<Told>().filter(|_| !names.is_empty()) else { return response };
     let seen = consistency.look(&names, &told.token, wait).await;
     let mut body = told.body;
-    body["read_models"] = Json::Object(names.iter().cloned().zip(seen.iter().map(Seen::to_json)).collect::<Map<_, _>>());
+    body["read_models"] =
+        Json::Object(names.iter().cloned().zip(seen.iter().map(Seen::to_json)).collect::<Map<_, _>>());
     let visible = names.iter().zip(&seen).filter(|(_, seen)| seen.is_visible()).map(|(name, _)| name.as_str());
     let visible = visible.collect::<Vec<_>>().join(",");
     let mut response = with_body(response, &body);

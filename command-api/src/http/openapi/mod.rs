@@ -3,7 +3,9 @@
 pub(super) mod schema;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::handler::Handler;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::{self, MethodRouter};
 use serde_json::{Map, Value as Json, json};
@@ -84,7 +86,10 @@ impl Operation {
             for (name, meaning) in [
                 ("Idempotency-Key", "makes retries safe: the same key gives the first answer again"),
                 ("If-Match", "the sequence that the client knows, as in the ETag of an answer"),
-                ("Prefer", "wait=order_summary,order_details; wait_ms=1000: answer once these read models show it; respond-async: at once"),
+                (
+                    "Prefer",
+                    "wait=order_summary,order_details; wait_ms=1000: answer once these read models show it; respond-async: at once",
+                ),
                 ("X-User-Id", "who asks; goes with the events"),
                 ("X-Correlation-Id", "what this is part of; goes with the events"),
                 ("X-Causation-Id", "what caused this; goes with the events"),
@@ -156,9 +161,13 @@ impl Api {
             "paths": self.paths,
             "components": {"schemas": {"Problem": schema::problem()}},
         });
-        let page = page(&document);
+        // Bytes, as handlers are cloned with what they hold.
+        let (page, document) = (Bytes::from(page(&document)), Bytes::from(document.to_string()));
         self.router
-            .route("/openapi.json", routing::get(async move || axum::Json(document.clone())))
+            .route(
+                "/openapi.json",
+                routing::get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())),
+            )
             .route("/docs", routing::get(async move || Html(page.clone())))
     }
 }
