@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::audit::AuditArgs;
 use crate::demo::DemoArgs;
 use crate::load::LoadArgs;
-use crate::settings::{Instance, Port, Settings};
+use crate::settings::{Instance, Settings};
 use crate::{audit, containers, demo, load, services, stack, status, test};
 
 /// Starts the real components on this machine, and everything that needs them.
@@ -65,9 +65,9 @@ enum Command {
         #[command(subcommand)]
         action: ServicesAction,
     },
-    /// Start everything, send TPC-H orders through the HTTP commands, audit the read models; all keeps running
+    /// Start everything, send TPC-H orders through the HTTP commands and look at them meanwhile, audit the read models; all keeps running
     Demo(DemoArgs),
-    /// Send TPC-H customers, products and orders to the running command-api
+    /// Send commands and queries to the running services on a schedule: TPC-H orders, and all that is read of them
     Load {
         #[command(flatten)]
         arguments: LoadArgs,
@@ -139,7 +139,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Services { action: ServicesAction::Down } => services::down(&instance).await?,
         Command::Demo(arguments) => return demo::run(&instance, &arguments).await,
         Command::Load { arguments, output } => {
-            let report = load::run(&instance.http(Port::CommandApi), &arguments).await?;
+            let report = load::run(&instance, &arguments).await?;
             match output {
                 Output::Table => println!("{report}"),
                 Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

@@ -6,6 +6,7 @@ pub mod cli;
 mod audit;
 mod containers;
 mod demo;
+mod lag;
 mod load;
 mod process;
 mod progress;

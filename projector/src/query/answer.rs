@@ -70,6 +70,17 @@ pub(crate) async fn answer(
     Ok(Answer { body, position: freshness::position(&progress) })
 }
 
+/// Waits until `model` shows to all readers what the caller knows to be written, and gives the position that it has then.
+pub(crate) async fn reached(model: &ReadModel, freshness: &Freshness, begin: Instant) -> Result<i64, Halt> {
+    let wait = Wait::new(model, freshness, begin);
+    let progress = wait.reach().await?;
+    if let (Reader::Search(reader), false) = (&model.reader, wait.demands.is_empty()) {
+        let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
+        reader.refresh().await.map_err(|e| failed(model, &e))?;
+    }
+    Ok(freshness::position(&progress))
+}
+
 fn failed(model: &ReadModel, error: &ReadError) -> Problem {
     tracing::warn!(read_model = model.name(), %error, "the store gave no answer");
     match error {

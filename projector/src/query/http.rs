@@ -12,6 +12,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value as Json, json};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -33,9 +34,20 @@ const LAG_MS: HeaderName = HeaderName::from_static("read-model-lag-ms");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[derive(Clone)]
-struct Service {
-    keeper: Arc<Keeper>,
+pub(super) struct Service {
+    pub(super) keeper: Arc<Keeper>,
     permits: Arc<Semaphore>,
+}
+
+impl Service {
+    /// Answers within the limits on requests at a time and on a request's time.
+    pub(super) async fn limited(&self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
+        let Ok(_permit) = self.permits.try_acquire() else { return Problem::overloaded().into_response() };
+        match timeout(REQUEST_TIMEOUT, work).await {
+            Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
+            Err(_) => Problem::timed_out().into_response(),
+        }
+    }
 }
 
 /// The service's routes.
@@ -44,6 +56,7 @@ pub(crate) fn router(keeper: Arc<Keeper>) -> Router {
     Router::new()
         .route("/health/live", get(|| async { json_response(StatusCode::OK, &json!({"status": "live"})) }))
         .route("/health/ready", get(ready))
+        .route("/freshness/{read_model}", get(super::reached::freshness))
         .fallback(query)
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
@@ -75,11 +88,8 @@ async fn ready(State(service): State<Service>) -> Response {
 }
 
 async fn query(State(service): State<Service>, request: Request) -> Response {
-    let Ok(_permit) = service.permits.try_acquire() else { return Problem::overloaded().into_response() };
-    match timeout(REQUEST_TIMEOUT, route(&service, &request.into_parts().0)).await {
-        Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
-        Err(_) => Problem::timed_out().into_response(),
-    }
+    let request = request.into_parts().0;
+    service.limited(route(&service, &request)).await
 }
 
 async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> {
@@ -110,7 +120,7 @@ async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> 
 }
 
 /// Tells how fresh the answer is: which generation, how many messages it has handled at least, how far behind it is.
-fn with_freshness(mut response: Response, model: &ReadModel, position: i64) -> Response {
+pub(super) fn with_freshness(mut response: Response, model: &ReadModel, position: i64) -> Response {
     let headers = response.headers_mut();
     if let Ok(name) = HeaderValue::from_str(model.name()) {
         headers.insert(READ_MODEL, name);
@@ -123,7 +133,7 @@ fn with_freshness(mut response: Response, model: &ReadModel, position: i64) -> R
     response
 }
 
-fn json_response(status: StatusCode, body: &Json) -> Response {
+pub(super) fn json_response(status: StatusCode, body: &Json) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     (status, headers, body.to_string()).into_response()
 }

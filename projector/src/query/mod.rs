@@ -31,6 +31,7 @@ mod parameters;
 mod partition;
 mod path;
 mod problem;
+mod reached;
 mod refresh;
 mod request;
 mod store;

@@ -12,7 +12,7 @@ enum Segment {
 }
 
 /// First segments that belong to the service itself.
-const RESERVED: [&str; 4] = ["api", "health", "metrics", "problems"];
+const RESERVED: [&str; 5] = ["api", "freshness", "health", "metrics", "problems"];
 
 impl PathPattern {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
@@ -187,9 +187,19 @@ mod tests {
     fn patterns_that_can_not_be_told_apart_or_are_reserved_are_refused() {
         let mut all = routes(&["/a/{x}"]);
         assert_eq!(all.add(PathPattern::parse("/a/{y}").unwrap(), "other"), Err(&"/a/{x}"));
-        for bad in
-            ["orders", "/", "/{id}", "/health/x", "/api/orders", "/a/{x}/{x}", "/a/{x", "/a b", "/a//b", "/a/x{y}"]
-        {
+        for bad in [
+            "orders",
+            "/",
+            "/{id}",
+            "/health/x",
+            "/freshness/x",
+            "/api/orders",
+            "/a/{x}/{x}",
+            "/a/{x",
+            "/a b",
+            "/a//b",
+            "/a/x{y}",
+        ] {
             assert!(PathPattern::parse(bad).is_err(), "{bad}");
         }
     }
