@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::net::TcpListener;
@@ -21,12 +22,14 @@ use tokio::net::TcpListener;
 #[derive(Clone)]
 struct Engine {
     calls: Arc<Mutex<Vec<(String, Json)>>>,
-    total: Arc<std::sync::atomic::AtomicI64>,
+    total: Arc<AtomicI64>,
+    /// How long the hit's id is made.
+    long: Arc<AtomicUsize>,
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { calls: Arc::default(), total: Arc::new(41.into()) }
+        Self { calls: Arc::default(), total: Arc::new(41.into()), long: Arc::default() }
     }
 }
 
@@ -39,13 +42,13 @@ async fn listen(router: Router) -> String {
 
 impl Engine {
     async fn start(&self) -> String {
-        let (calls, total) = (Arc::clone(&self.calls), Arc::clone(&self.total));
+        let (calls, total, long) = (Arc::clone(&self.calls), Arc::clone(&self.total), Arc::clone(&self.long));
         let handle = move |UrlPath((index, call)): UrlPath<(String, String)>, body: String| async move {
             let body = serde_json::from_str(&body).unwrap_or(Json::Null);
             calls.lock().unwrap().push((format!("{index}/{call}"), body));
             let shards = json!({"total": 1, "successful": 1, "failed": 0});
-            let hit = json!({"_source": {"order_id": "o-1", "_seq": 3}});
-            json!({"_shards": shards, "timed_out": false, "hits": {"total": {"value": total.load(std::sync::atomic::Ordering::SeqCst)}, "hits": [hit]}}).to_string()
+            let hit = json!({"_source": {"order_id": format!("o-1{}", "x".repeat(long.load(Ordering::SeqCst))), "_seq": 3}});
+            json!({"_shards": shards, "timed_out": false, "hits": {"total": {"value": total.load(Ordering::SeqCst)}, "hits": [hit]}}).to_string()
         };
         listen(Router::new().route("/{index}/{call}", post(handle))).await
     }
@@ -70,6 +73,7 @@ struct World {
     url: String,
     engine: Engine,
     keeper: Arc<Keeper>,
+    service: Service,
     published: Arc<Published>,
 }
 
@@ -103,8 +107,8 @@ impl World {
         let keeper = Keeper::new(urls, Catalog::load(&schemas).unwrap()).unwrap();
         let limits = ServiceLimits::default();
         let service = Service::new(Arc::clone(&keeper), None, &limits);
-        let url = listen(router(service, &limits)).await;
-        Self { url, engine, keeper, published: Arc::default() }
+        let url = listen(router(service.clone(), &limits)).await;
+        Self { url, engine, keeper, service, published: Arc::default() }
     }
 
     async fn serving(config: &str) -> Self {
@@ -354,16 +358,45 @@ async fn subscribers_get_what_changes_and_resume() {
     let first = next().await;
     assert!(first.starts_with("event: snapshot\n") && first.contains("\"total\":41"), "{first}");
     let id = first.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
-    world.engine.total.store(42, std::sync::atomic::Ordering::SeqCst);
+    world.engine.total.store(42, Ordering::SeqCst);
     world.handle("o-1", 9, 1);
     let second = next().await;
     assert!(second.starts_with("event: change\n") && second.contains("\"total\":42"), "{second}");
 
-    world.engine.total.store(41, std::sync::atomic::Ordering::SeqCst);
+    world.engine.total.store(41, Ordering::SeqCst);
     world.handle("o-1", 10, 2);
     assert!(next().await.contains("41"));
     let mut resumed = world.send("/things", &[("accept", "text/event-stream"), ("last-event-id", &id)]).await;
     let silent = timeout(Duration::from_secs(1), resumed.chunk()).await;
     assert!(silent.is_err(), "nothing changed since: {silent:?}");
     assert_eq!(world.send("/nothing", &[("accept", "text/event-stream")]).await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_is_dropped_with_a_message() {
+    let world = World::serving(CACHED).await;
+    // Long enough to fill the sockets' buffers soon.
+    world.engine.long.store(4_000_000, Ordering::SeqCst);
+    let mut stream = world.send("/things", &[("accept", "text/event-stream")]).await;
+    let mut txid = 100;
+    let free = 1_000;
+    let mut subscribers = 999;
+    for n in 0..80 {
+        world.engine.total.store(1_000 + n, Ordering::SeqCst);
+        txid += 1;
+        world.handle("o-1", txid, n + 1);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        subscribers = world.service.subscribers.available_permits();
+        if subscribers == free {
+            break;
+        }
+    }
+    assert_eq!(subscribers, free, "it was never dropped");
+    let mut last = String::new();
+    while let Some(chunk) = timeout(Duration::from_secs(5), stream.chunk()).await.unwrap().unwrap() {
+        last.push_str(&String::from_utf8_lossy(&chunk));
+        let from = (0..=last.len().saturating_sub(400)).rev().find(|at| last.is_char_boundary(*at)).unwrap();
+        last.drain(..from);
+    }
+    assert!(last.contains("event: dropped"), "{last}");
 }
