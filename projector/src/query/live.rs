@@ -89,9 +89,9 @@ pub(crate) struct Live {
 
 impl Live {
     fn add(&mut self, model: Arc<ReadModel>) {
-        for endpoint in &model.endpoints {
+        for (endpoint, path) in model.endpoints.iter().flat_map(|e| e.paths().map(move |path| (e, path))) {
             let served = Arc::new(Served { model: Arc::clone(&model), endpoint: Arc::clone(endpoint) });
-            if let Err(other) = self.routes.add(endpoint.path.clone(), served) {
+            if let Err(other) = self.routes.add(path.clone(), served) {
                 let reason = format!("{} has a query of the same path, which is served", other.model.name());
                 tracing::error!(read_model = model.name(), %reason, "a query isn't served");
                 self.broken.insert(model.name().to_owned(), reason);

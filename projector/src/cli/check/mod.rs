@@ -140,7 +140,7 @@ fn between(first: &Right, second: &Right) -> Vec<Finding> {
         findings.push(Finding::at_entry(source, "prefix", message, help).of(Diagnosis::SamePlace));
     }
     for (query, endpoint) in b.queries.iter().zip(&second.2) {
-        if let Some(n) = first.2.iter().position(|e| e.path.same_requests(&endpoint.path)) {
+        if let Some(n) = first.2.iter().position(|e| e.shares_a_path_with(endpoint)) {
             let path = a.queries.get(n).map_or("", |query| query.get.value.as_str());
             let message = format!("{other} answers `{path}`: which of the two would answer a request?");
             findings.push(

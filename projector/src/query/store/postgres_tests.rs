@@ -44,7 +44,7 @@ async fn read(
     sql: &str,
     arguments: serde_json::Value,
 ) -> Result<serde_json::Value, ReadError> {
-    let rows = reader.query(&SqlTemplate::parse(sql).unwrap(), arguments.as_object().unwrap()).await?;
+    let rows = reader.query(&SqlTemplate::parse(sql, None).unwrap(), arguments.as_object().unwrap()).await?;
     Ok(rows.iter().map(json::to_json).collect())
 }
 
