@@ -7,10 +7,13 @@
 
 mod cache;
 mod calls;
+mod fold;
 mod follow;
 mod lag;
 mod letters;
+mod meter;
 mod orders;
+mod past;
 mod publisher;
 mod retry;
 mod saver;
@@ -36,6 +39,8 @@ use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
+pub use meter::LagMeter;
+pub use past::Past;
 pub use stats::Stats;
 
 /// Messages that may wait between Kafka and a generation's owner.
@@ -50,6 +55,8 @@ pub struct HostConfig {
     pub kafka: KafkaConfig,
     /// The read stores.
     pub stores: StoreUrls,
+    /// The database with the event store, from which single documents are made anew, if it was named.
+    pub event_store: Option<String>,
     /// How long each write is held back; zero but in tests.
     pub fault_delay: Duration,
 }
@@ -203,6 +210,7 @@ impl Host {
             control: self.control.clone(),
             stats: Arc::clone(&stats),
             fault_delay: self.config.fault_delay,
+            event_store: self.config.event_store.clone(),
             orders: ordered,
             stop: stop.clone(),
         });

@@ -12,6 +12,8 @@ pub(super) struct Orders {
     pub(super) throttle: Option<u32>,
     /// Live read models of this host lag: leave them the machine.
     pub(super) yielding: bool,
+    /// Documents to be made anew, with the orders' keys.
+    pub(super) documents: Vec<(i64, String)>,
     /// The barrier that holds it.
     pub(super) barrier: Option<Barrier>,
     /// Barriers up to this key were looked for.

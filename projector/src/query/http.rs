@@ -96,7 +96,12 @@ async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> 
             .map_err(|name| Problem::parameter(name, format!("`{name}` in the path is not percent-encoded UTF-8")))?;
         let served = found.target;
         let asked = Asked::read(&request.uri, &request.headers)?;
-        return Ok(match answer(served, &found.parameters, &asked, begin).await {
+        let answer = answer(served, &found.parameters, &asked, begin).await;
+        if !matches!(answer, Err(Halt::Superseded)) {
+            let failed = matches!(&answer, Err(Halt::Problem(problem)) if problem.is_failure());
+            served.model.note(failed, asked.freshness.tokens.is_empty().then(|| begin.elapsed()));
+        }
+        return Ok(match answer {
             Ok(Answer { body, position }) => {
                 with_freshness(json_response(StatusCode::OK, &body), &served.model, position)
             }

@@ -25,20 +25,19 @@ mod feed;
 mod freshness;
 mod gate;
 mod http;
-mod lag;
 mod live;
 mod parameters;
-mod partition;
 mod path;
 mod problem;
 mod refresh;
 mod request;
 mod store;
+mod tally;
 mod template;
 mod token;
 
+pub use crate::source::partition_of;
 pub use endpoint::Endpoint;
-pub use partition::partition_of;
 pub use token::{Stream, Token, TokenError};
 
 use crate::event::Catalog;
