@@ -37,7 +37,7 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
     let instance = Instance::new(chosen.settings().clone(), "test")?;
     let _session = process::lock(&instance, "tests")?;
     let faults = ["--workspace", "--test", "faults", "--", LONG_FORM, "--nocapture"].map(str::to_owned);
-    let rebuild = ["--workspace", "--test", "rebuild"].map(str::to_owned);
+    let rebuild = ["--workspace", "--test", "rebuild", "--", "--nocapture"].map(str::to_owned);
     let arguments = match arguments {
         [one] if one == "faults" => &faults[..],
         [one] if one == "rebuild" => &rebuild[..],

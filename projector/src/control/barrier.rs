@@ -6,7 +6,8 @@
 //! gathering ─→ set ─→ decided ─→ released
 //!     └─────────┴─(time over)───────↑
 //! ```
-//! 1. **gathering**: each owner stops where it is and says how far that is. The place F is the furthest of the two in each partition.
+//! 1. **gathering**: each owner stops where it is and says how far that is. The place F is where the topics end then: no owner, the
+//!    present one or one that died, has written anything beyond.
 //! 2. **set**: each owner goes on to exactly F, saves, and says that it stands there.
 //! 3. **decided**: the commit point, one transaction: the one generation retires, the other is live, in a new version of the
 //!    catalog. It asks that every partition of both stands at F **under its present owner**: an owner that took a partition over

@@ -10,7 +10,7 @@ use crate::control::{Actor, Barrier, Control, ControlError, Ends, Generation, Ho
 use crate::host;
 use crate::sink::Sink;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -186,7 +186,10 @@ impl Job {
                 control.rebuild_step(self.hold, &[State::CatchingUp], state, actor).await?;
             }
             (Step::Open, _) => self.open(pairs).await?,
-            (Step::Set(ends), Some(barrier)) => control.set_barrier(self.hold, barrier.barrier_id, &ends).await?,
+            (Step::Set(ends), Some(barrier)) => {
+                let ends = self.place(ends, pairs).await?;
+                control.set_barrier(self.hold, barrier.barrier_id, &ends).await?;
+            }
             (Step::Compare, Some(barrier)) => {
                 if control.extend_barrier(self.hold, barrier.barrier_id, COMPARE_S).await? {
                     for pair in pairs.iter().filter(|pair| !pair.rebuild.options.repair) {
@@ -273,6 +276,23 @@ impl Job {
         self.next_barrier = Instant::now() + pause + Duration::from_secs_f64(BARRIER_S);
         self.barriers += 1;
         Ok(self.site.control.open_barrier(self.hold, BARRIER_S).await?)
+    }
+
+    /// The place: where the topics end now that all owners have said where they stand. Their furthest wouldn't do: one who died
+    /// may have written beyond what it had saved, and whoever follows it begins at that.
+    async fn place(&self, said: Ends, pairs: &[Pair]) -> Result<Ends, JobError> {
+        let mut ends = said;
+        let topics = pairs.iter().flat_map(|pair| [&pair.target, &pair.live]).flat_map(|m| &m.generation.topics);
+        for (topic, count) in topics.collect::<BTreeMap<_, _>>() {
+            // Of one that is empty, whoever has read nothing stands at its beginning.
+            for (number, (_, end)) in
+                self.site.edges.of(topic, *count).await?.into_iter().filter(|(_, (low, high))| low < high)
+            {
+                let place = ends.entry(Partition { topic: topic.as_str().into(), number }).or_insert(end);
+                *place = end.max(*place);
+            }
+        }
+        Ok(ends)
     }
 
     async fn compare(&mut self, Pair { rebuild, target, live }: &Pair, barrier: &Barrier) -> Result<(), JobError> {

@@ -10,11 +10,14 @@
 //! an event that S didn't see was written by a transaction that hadn't ended when S's newest was written.
 //!
 //! In the other order (S, then E) an event that was committed in between would be in neither.
+//!
+//! S may see more than Kafka has by now: Debezium is behind. So (5) it is awaited that the live generation has from Kafka what S saw.
+//! From then on two generations at one place have the same events, which a comparison and a way back rely on.
 
 use super::job::Job;
 use super::sight::said;
 use super::site::{JobError, Status, status_of};
-use crate::apply::Partition;
+use crate::apply::{Occurrence, Partition};
 use crate::control::{Ends, Generation, HistoryRead, Rebuild};
 use crate::host::Past;
 use crate::source::{History, Selection, partition_of};
@@ -49,6 +52,8 @@ pub(super) async fn fill(
     let mut past = Past::take_over(target, &site.control, &site.catalog, Arc::clone(decoder), &site.stores).await?;
     let (mut read, mut next_say) = (HistoryRead::default(), Instant::now());
     let (mut began, mut since) = (Instant::now(), 0);
+    let live = site.control.progress(rebuild.replaces).await?;
+    let mut ahead: Vec<(Partition, Occurrence)> = Vec::new();
     for (topic, count) in &target.topics {
         let of = |number| Partition { topic: topic.as_str().into(), number };
         if (0..*count).all(|number| past.is_complete(&of(number))) {
@@ -71,6 +76,13 @@ pub(super) async fn fill(
             }
             for event in &events {
                 let partition = of(partition_of(&event.aggregate_id, *count));
+                if let Some(progress) = live
+                    .get(&partition)
+                    .filter(|live| live.epoch.as_deref() == Some(event.epoch()) && !rebuild.options.repair)
+                    && let Some(occurrence) = event.occurrence().filter(|one| one.0 >= progress.watermark)
+                {
+                    ahead.push((partition.clone(), occurrence));
+                }
                 past.take(&partition, event.raw()).await?;
             }
             read.done += i64::try_from(events.len()).unwrap_or(0);
@@ -108,6 +120,17 @@ pub(super) async fn fill(
             next_say = Instant::now() + SAY_EVERY;
         }
         past.complete(&ends).await?;
+    }
+    while !ahead.is_empty() {
+        if job.lost.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let live = site.control.progress(rebuild.replaces).await?;
+        ahead.retain(|(partition, (txid, aggregate, sequence))| {
+            live.get(partition).is_some_and(|progress| !progress.has(*txid, aggregate, *sequence))
+        });
+        tell(&status_of(&site, &site.control.rebuild(rebuild.rebuild_id).await?).await?, None);
+        tokio::time::sleep(SAY_EVERY / 5).await;
     }
     read.finished = true;
     site.control.rebuild_history(job.hold, read).await?;

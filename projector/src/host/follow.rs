@@ -71,6 +71,7 @@ impl Host {
         let yielding = self.live_behind() > LIVE_BEHIND_MAX || self.live_lag() > LIVE_LAG_MAX;
         for (id, member) in fed {
             let orders = Orders {
+                live: member.state == State::Live,
                 replaying: member.state == State::Replaying,
                 throttle: throttles.get(&id).copied().flatten(),
                 yielding,
@@ -84,6 +85,7 @@ impl Host {
                     // Only what is asked wakes the owner: the number alone matters when it changes something.
                     running.orders.send_if_modified(|now| {
                         let asked = now.barrier != orders.barrier
+                            || now.live != orders.live
                             || now.replaying != orders.replaying
                             || now.throttle != orders.throttle
                             || now.yielding != orders.yielding

@@ -185,7 +185,7 @@ impl Host {
         };
         // Of what is live now each must run, or the host says why it can't start.
         for generation in host.control.live().await? {
-            host.run(generation, Arc::default(), Orders::default())?;
+            host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() })?;
         }
         host.follow().await?;
         Ok(host)

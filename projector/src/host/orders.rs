@@ -6,6 +6,8 @@ use std::time::Duration;
 /// What is asked now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Orders {
+    /// Queries read it: how late events become visible counts.
+    pub(super) live: bool,
     /// Nobody reads it yet: large batches, no refresh.
     pub(super) replaying: bool,
     /// Events a second, at most, while it is replayed.

@@ -408,7 +408,7 @@ impl Worker {
             }
         }
         let (needs_refresh, standing) = (self.setup.sink.needs_refresh(), self.standing_error());
-        let replaying = self.setup.orders.borrow().replaying;
+        let (replaying, live) = (self.setup.orders.borrow().replaying, self.setup.orders.borrow().live);
         self.setup.stats.with(|s| {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
@@ -417,7 +417,7 @@ impl Worker {
             for (partition, progress) in &progress {
                 s.next.insert(partition.clone(), progress.next_offset);
             }
-            if !needs_refresh && !replaying {
+            if !needs_refresh && live {
                 s.visible(&finished.applied, Utc::now());
             }
         });
@@ -549,7 +549,10 @@ impl Worker {
     fn refreshed(&mut self, result: Result<(), String>) {
         let Some(refreshing) = self.refreshing.take() else { return };
         match result {
-            Ok(()) => self.setup.stats.with(|s| s.visible(&refreshing.events, Utc::now())),
+            Ok(()) if self.setup.orders.borrow().live => {
+                self.setup.stats.with(|s| s.visible(&refreshing.events, Utc::now()));
+            }
+            Ok(()) => {}
             Err(error) => {
                 self.calls.failed(&error, 0);
                 self.invisible.extend(refreshing.events);

@@ -83,12 +83,14 @@ impl Edges {
     }
 }
 
+/// All partitions at once: at a barrier every millisecond counts.
 async fn ask(consumer: Arc<BaseConsumer>, topic: &str, partitions: i32) -> Result<Bounds, SourceError> {
-    let topic = topic.to_owned();
-    let asked = tokio::task::spawn_blocking(move || {
-        (0..partitions).map(|p| Ok((p, watermarks(&consumer, &topic, p)?))).collect::<Result<_, KafkaError>>()
+    let asked = (0..partitions).map(|number| {
+        let (consumer, topic) = (Arc::clone(&consumer), topic.to_owned());
+        tokio::task::spawn_blocking(move || watermarks(&consumer, &topic, number).map(|bounds| (number, bounds)))
     });
-    Ok(asked.await.map_err(|error| SourceError::Thread(std::io::Error::other(error)))??)
+    let answers = futures::future::join_all(asked.collect::<Vec<_>>()).await.into_iter();
+    answers.map(|answer| Ok(answer.map_err(|error| SourceError::Thread(std::io::Error::other(error)))??)).collect()
 }
 
 /// Asks again for as long as the topic is so new that a partition has no leader, or another one than we were told.

@@ -25,6 +25,7 @@
 //! All is read in one snapshot, through a cursor over narrow rows: Postgres sorts these once (on disk, if they are many), the
 //! payloads are fetched 500 at a time.
 
+use crate::apply::Occurrence;
 use crate::event::Raw;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -132,6 +133,19 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
+    /// Which life of the database wrote it.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// What names it within its epoch and topic; none if its row is out of order.
+    #[must_use]
+    pub fn occurrence(&self) -> Option<Occurrence> {
+        let (txid, sequence) = (self.txid.parse().ok()?, self.sequence.parse().ok()?);
+        Some((txid, self.aggregate_id.as_str().into(), sequence))
+    }
+
     /// Key, headers and payload as a consumer has them.
     #[must_use]
     pub fn raw(&self) -> Raw {

@@ -170,6 +170,11 @@ impl<'a> Sim<'a> {
         (owned.fence, usize::try_from(owned.lane.progress().next_offset).unwrap())
     }
 
+    /// What is handled of a partition.
+    pub fn progress(&self, p: usize) -> &Progress {
+        self.hosts.iter().find_map(|host| host.owned.get(&p)).unwrap().lane.progress()
+    }
+
     /// All partitions change hands, and read this log from now on.
     pub fn read_on(&mut self, logs: Vec<Vec<Delivery>>) {
         self.hosts = Default::default();

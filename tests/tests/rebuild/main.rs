@@ -4,6 +4,7 @@
 
 mod catalog;
 mod kills;
+mod latency;
 mod past;
 mod probes;
 mod readers;

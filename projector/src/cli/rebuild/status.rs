@@ -1,7 +1,7 @@
 //! `projector rebuild status`.
 
 use super::super::Output;
-use crate::control::{LogLine, State};
+use crate::control::{LogLine, Origin, State};
 use crate::generation::Site;
 use serde_json::json;
 use std::process::ExitCode;
@@ -26,7 +26,9 @@ pub(super) async fn status(site: &Site, name: Option<&str>, output: Output) -> a
                     "read_model": s.rebuild.read_model, "from": s.replaces, "to": s.target.generation.generation,
                     "state": s.target.state, "paused": s.target.paused, "paused_why": s.target.paused_why,
                     "events_done": s.done, "events_total": s.total, "live_behind": s.live_behind,
-                    "at_barrier": s.at_barrier, "driver": s.rebuild.driver, "asked_by": s.rebuild.asked_by,
+                    "from_event_store": s.rebuild.options.from == Origin::EventStore, "history": s.rebuild.history,
+                    "together": s.rebuild.leader.is_some() || rebuilds.iter().any(|o| o.rebuild.leader == Some(s.rebuild.rebuild_id)),
+                    "repair": s.rebuild.options.repair, "at_barrier": s.at_barrier, "driver": s.rebuild.driver, "asked_by": s.rebuild.asked_by,
                     "finding": s.rebuild.finding,
                 })
             })
@@ -58,8 +60,9 @@ pub(super) async fn status(site: &Site, name: Option<&str>, output: Output) -> a
     }
     for s in &rebuilds {
         let driver = s.rebuild.driver.as_deref().unwrap_or("nobody for now");
+        let from = if s.rebuild.history.is_some_and(|history| !history.finished) { " of the event store" } else { "" };
         println!(
-            "{}: g{} → g{}, {}/{} events, live is {} behind; asked for by {}, driven by {driver}",
+            "{}: g{} → g{}, {}/{} events{from}, live is {} behind; asked for by {}, driven by {driver}",
             s.rebuild.read_model,
             s.replaces,
             s.target.generation.generation,

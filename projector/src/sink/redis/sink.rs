@@ -239,7 +239,7 @@ impl Sink for RedisSink {
     }
 
     async fn prepare_aside(&self) -> Result<(), SinkError> {
-        match self.pair.take_second().await? {
+        match self.pair.take_second(&self.names).await? {
             Owner::Us => Ok(()),
             Owner::Other(owner) => Err(self.fenced(owner)),
         }
