@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
@@ -62,6 +62,29 @@ pub async fn messages(topics: &[&str]) -> Result<i64> {
         Ok(count)
     })
     .await?
+}
+
+/// Deletes the first half of what each partition of a topic holds, as retention does.
+///
+/// # Errors
+/// When Kafka doesn't answer or refuses.
+pub async fn forget_first_half(topic: &str) -> Result<()> {
+    let (config, name) = (client()?, topic.to_owned());
+    let offsets = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create()?;
+        let metadata = consumer.fetch_metadata(Some(&name), LIMIT)?;
+        let found = metadata.topics().first().with_context(|| format!("no topic {name}"))?;
+        let mut offsets = TopicPartitionList::new();
+        for partition in found.partitions() {
+            let (low, high) = consumer.fetch_watermarks(&name, partition.id(), LIMIT)?;
+            offsets.add_partition_offset(&name, partition.id(), Offset::Offset(low + (high - low + 1) / 2))?;
+        }
+        Ok::<_, anyhow::Error>(offsets)
+    })
+    .await??;
+    let admin: AdminClient<DefaultClientContext> = client()?.create()?;
+    admin.delete_records(&offsets, &AdminOptions::new().operation_timeout(Some(LIMIT))).await?;
+    Ok(())
 }
 
 /// Stops a connector, without removing it, and waits until it has stopped.

@@ -38,7 +38,7 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
     let _session = process::lock(&instance, "tests")?;
     let faults = ["--workspace", "--test", "faults", "--test", "read_your_writes", "--", LONG_FORM, "--nocapture"];
     let faults = faults.map(str::to_owned);
-    let rebuild = ["--workspace", "--test", "rebuild"].map(str::to_owned);
+    let rebuild = ["--workspace", "--test", "rebuild", "--", "--nocapture"].map(str::to_owned);
     let arguments = match arguments {
         [one] if one == "faults" => &faults[..],
         [one] if one == "rebuild" => &rebuild[..],

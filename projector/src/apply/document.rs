@@ -43,6 +43,8 @@ pub struct Write {
     pub expires: Option<DateTime<Utc>>,
     /// The names of the parents it was derived from, by which the store finds it again.
     pub parents: Vec<String>,
+    /// Lands on this very version too: the document is made anew.
+    pub again: bool,
 }
 
 /// What became of one [`Write`].

@@ -7,10 +7,13 @@
 
 mod cache;
 mod calls;
+mod fold;
 mod follow;
 mod lag;
 mod letters;
+mod meter;
 mod orders;
+mod past;
 mod publisher;
 mod retry;
 mod saver;
@@ -36,6 +39,8 @@ use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
+pub use meter::LagMeter;
+pub use past::Past;
 pub use stats::Stats;
 
 /// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
@@ -52,6 +57,8 @@ pub struct HostConfig {
     pub kafka: KafkaConfig,
     /// The read stores.
     pub stores: StoreUrls,
+    /// The database with the event store, from which single documents are made anew, if it was named.
+    pub event_store: Option<String>,
     /// How long each write is held back; zero but in tests.
     pub fault_delay: Duration,
 }
@@ -182,7 +189,7 @@ impl Host {
         };
         // Of what is live now each must run, or the host says why it can't start.
         for generation in host.control.live().await? {
-            host.run(generation, Arc::default(), Orders::default())?;
+            host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() })?;
         }
         host.follow().await?;
         Ok(host)
@@ -209,6 +216,7 @@ impl Host {
             control: self.control.clone(),
             stats: Arc::clone(&stats),
             fault_delay: self.config.fault_delay,
+            event_store: self.config.event_store.clone(),
             orders: ordered,
             stop: stop.clone(),
             cache_share: self.cache_share.clone(),

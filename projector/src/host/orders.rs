@@ -6,12 +6,16 @@ use std::time::Duration;
 /// What is asked now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Orders {
+    /// Queries read it: how late events become visible counts.
+    pub(super) live: bool,
     /// Nobody reads it yet: large batches, no refresh.
     pub(super) replaying: bool,
     /// Events a second, at most, while it is replayed.
     pub(super) throttle: Option<u32>,
     /// Live read models of this host lag: leave them the machine.
     pub(super) yielding: bool,
+    /// Documents to be made anew, with the orders' keys.
+    pub(super) documents: Vec<(i64, String)>,
     /// The barrier that holds it.
     pub(super) barrier: Option<Barrier>,
     /// Barriers up to this key were looked for.

@@ -195,7 +195,13 @@ pub(super) async fn ask_as(
             Ok(question) => question,
             Err(problem) => return Ok((answered, Err(problem))),
         };
-        match Box::pin(question.answer(service)).await {
+        let answer = Box::pin(question.answer(service)).await;
+        if !matches!(answer, Err(Halt::Superseded)) {
+            let failed = matches!(&answer, Err(Halt::Problem(problem)) if problem.is_failure());
+            let waited_for_nothing = matches!(&answer, Ok((_, None)));
+            answered.model.note(failed, waited_for_nothing.then(|| begin.elapsed()));
+        }
+        match answer {
             Ok((answer, waited)) => {
                 answered.waited = waited;
                 return Ok((answered, Ok(answer)));

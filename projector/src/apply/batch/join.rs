@@ -120,7 +120,15 @@ impl Batch {
             let Stored { version, fields, state } =
                 if is_entry(&document.key) { entry_of(&document.stored) } else { document.stored.clone() };
             let parents = document.joined.parents.clone();
-            Write { key: document.key.clone(), version, fields, state, expires: document.expires, parents }
+            Write {
+                key: document.key.clone(),
+                version,
+                fields,
+                state,
+                expires: document.expires,
+                parents,
+                ..Write::default()
+            }
         };
         self.documents.iter().filter(|d| d.is_flying()).map(write).collect()
     }
