@@ -10,6 +10,7 @@ mod calls;
 mod follow;
 mod lag;
 mod letters;
+mod lookup;
 mod orders;
 mod publisher;
 mod retry;
@@ -36,6 +37,7 @@ use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
+pub use lookup::Lookups;
 pub use stats::Stats;
 
 /// Messages that may wait between Kafka and a generation's owner.
@@ -117,6 +119,7 @@ struct Running {
     stats: Arc<Stats>,
     source: KafkaSource,
     orders: watch::Sender<Orders>,
+    lag_max: Duration,
     stop: CancellationToken,
     task: JoinHandle<Result<(), HostError>>,
     _upkeep: Upkeep,
@@ -133,6 +136,8 @@ pub struct Watched {
     pub live: bool,
     /// What it has done since it was started here.
     pub stats: Arc<Stats>,
+    /// From the event to readers: above it the read model is late.
+    pub lag_max: Duration,
 }
 
 /// The generations that run on this host.
@@ -193,9 +198,14 @@ impl Host {
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
+        let compiled = Arc::new(compiled);
+        let lag_max = Duration::from_millis(compiled.projection.limits.lag_ms_max.into());
+        let (catalog, stores) = (Arc::clone(&self.catalog), self.config.stores.clone());
+        let lookups = Lookups::new(Arc::clone(&compiled), self.control.clone(), catalog, stores);
         let worker = Worker::new(Setup {
             generation: generation.clone(),
-            compiled: Arc::new(compiled),
+            compiled,
+            lookups,
             sink,
             decoder: Arc::clone(&self.decoder),
             source: source.clone(),
@@ -207,7 +217,7 @@ impl Host {
             stop: stop.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, orders, stop, task, _upkeep: upkeep });
+        self.running.push(Running { generation, stats, source, orders, lag_max, stop, task, _upkeep: upkeep });
         Ok(())
     }
 

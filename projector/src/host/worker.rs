@@ -2,7 +2,6 @@
 
 mod standstill;
 
-use super::HostError;
 use super::cache::Cache;
 use super::calls::Calls;
 use super::letters::Letters;
@@ -10,6 +9,7 @@ use super::orders::Orders;
 use super::publisher::Publisher;
 use super::saver::Saver;
 use super::stats::Stats;
+use super::{HostError, Lookups};
 use crate::apply::{Batch, Finished, Lane, Part, Partition, Progress, Search, occurrence};
 use crate::control::{Control, Generation};
 use crate::event::Decoder;
@@ -78,6 +78,7 @@ struct Refreshing {
 pub(super) struct Setup {
     pub(super) generation: Generation,
     pub(super) compiled: Arc<Compiled>,
+    pub(super) lookups: Lookups,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) decoder: Arc<Decoder>,
     pub(super) source: KafkaSource,
@@ -180,7 +181,7 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let batch_max = self.setup.orders.borrow().batch_max();
+        let batch_max = self.setup.orders.borrow().batch_max(self.setup.compiled.projection.limits.batch_max.into());
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
@@ -335,7 +336,9 @@ impl Worker {
             return Ok(());
         }
         let (began, size) = (Instant::now(), messages.values().map(Vec::len).sum());
-        self.next_batch = began + self.setup.sink.pace();
+        let limits = &self.setup.compiled.projection.limits;
+        let wait = Duration::from_millis(limits.batch_wait_ms.into());
+        self.next_batch = began + self.setup.sink.pace().max(wait);
         let mut parts = Vec::with_capacity(messages.len());
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
@@ -365,6 +368,10 @@ impl Worker {
     async fn fold(&mut self, parts: Vec<(Partition, Part)>) -> Result<Finished, HostError> {
         let mut batch = Batch::new(Arc::clone(&self.setup.compiled), parts);
         let started = Instant::now();
+        let questions = batch.questions();
+        if !questions.is_empty() {
+            batch.told(self.calls.look_up(&self.setup.lookups, questions).await?);
+        }
         while !batch.is_done() {
             for (search, found) in self.search(batch.searches()).await? {
                 batch.found(&search, found);
