@@ -25,6 +25,16 @@ pub async fn make_anew(topic: &str) -> Result<()> {
     for deleted in admin.delete_topics(&[topic], &options).await? {
         deleted.map_err(|(name, code)| anyhow::anyhow!("deleting {name}: {code}, see {}", log("kafka")))?;
     }
+    make(topic).await
+}
+
+/// Makes a topic as `connectors apply` makes it.
+///
+/// # Errors
+/// When Kafka refuses or takes more than half a minute for it.
+pub async fn make(topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client()?.create()?;
+    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
     let retention_ms = (var("TOPIC_RETENTION_DAYS")?.parse::<u64>()? * 86_400_000).to_string();
     let (partitions, copies) = (var("TOPIC_PARTITIONS")?.parse()?, var("TOPIC_REPLICATION_FACTOR")?.parse()?);
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
@@ -33,7 +43,7 @@ pub async fn make_anew(topic: &str) -> Result<()> {
         .set("retention.ms", &retention_ms)
         .set("unclean.leader.election.enable", "false");
     // a deletion is under way for a while
-    eventually(&format!("{topic} made anew, see {}", log("kafka")), LIMIT, || async {
+    eventually(&format!("{topic} made, see {}", log("kafka")), LIMIT, || async {
         for created in admin.create_topics([&new], &options).await? {
             created.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
         }

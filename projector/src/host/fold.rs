@@ -32,6 +32,10 @@ impl Folding {
         let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.compiled), Some(parts), None);
         apart(&mut || begun = parts.take().map(|parts| Batch::new(Arc::clone(&compiled), parts)));
         let Some(mut batch) = begun else { return Ok(Finished::default()) };
+        let questions = batch.questions();
+        if !questions.is_empty() {
+            batch.told(self.calls.look_up(questions).await?);
+        }
         while !batch.is_done() {
             for (search, found) in self.search(batch.searches()).await? {
                 batch.found(&search, found);

@@ -106,6 +106,7 @@ impl Host {
             generation: r.generation.generation,
             live: r.generation.is_live(),
             stats: Arc::clone(&r.stats),
+            lag_max: r.lag_max,
         });
         *self.watched.write().unwrap_or_else(PoisonError::into_inner) = watched.collect();
         Ok(())

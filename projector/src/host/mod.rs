@@ -11,6 +11,7 @@ mod fold;
 mod follow;
 mod lag;
 mod letters;
+mod lookup;
 mod meter;
 mod orders;
 mod past;
@@ -39,6 +40,7 @@ use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
+pub use lookup::Lookups;
 pub use meter::LagMeter;
 pub use past::Past;
 pub use stats::Stats;
@@ -126,6 +128,7 @@ struct Running {
     stats: Arc<Stats>,
     source: KafkaSource,
     orders: watch::Sender<Orders>,
+    lag_max: Duration,
     stop: CancellationToken,
     task: JoinHandle<Result<(), HostError>>,
     _upkeep: Upkeep,
@@ -142,6 +145,8 @@ pub struct Watched {
     pub live: bool,
     /// What it has done since it was started here.
     pub stats: Arc<Stats>,
+    /// From the event to readers: above it the read model is late.
+    pub lag_max: Duration,
 }
 
 /// The generations that run on this host.
@@ -206,9 +211,14 @@ impl Host {
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
+        let compiled = Arc::new(compiled);
+        let lag_max = Duration::from_millis(compiled.projection.limits.lag_ms_max.into());
+        let (catalog, stores) = (Arc::clone(&self.catalog), self.config.stores.clone());
+        let lookups = Arc::new(Lookups::new(Arc::clone(&compiled), self.control.clone(), catalog, stores));
         let worker = Worker::new(Setup {
             generation: generation.clone(),
-            compiled: Arc::new(compiled),
+            compiled,
+            lookups,
             sink,
             decoder: Arc::clone(&self.decoder),
             source: source.clone(),
@@ -222,7 +232,7 @@ impl Host {
             cache_share: self.cache_share.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, orders, stop, task, _upkeep: upkeep });
+        self.running.push(Running { generation, stats, source, orders, lag_max, stop, task, _upkeep: upkeep });
         Ok(())
     }
 

@@ -22,8 +22,6 @@ pub(super) struct Orders {
     pub(super) seen: i64,
 }
 
-/// Events in a batch at most.
-const BATCH_MAX: usize = 500;
 /// Of a generation that nobody reads yet: the more events, the fewer writes.
 const REPLAY_BATCH_MAX: usize = 4_000;
 /// Batches a second of a throttled replay: pauses are short, since what isn't an event waits for them too.
@@ -34,11 +32,11 @@ const YIELD_TO_LIVE: u32 = 5;
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 impl Orders {
-    /// How many events a batch may have.
-    pub(super) fn batch_max(&self) -> usize {
+    /// How many events a batch may have, where `live` is the projection's own limit.
+    pub(super) fn batch_max(&self, live: usize) -> usize {
         match (self.replaying, self.throttle) {
-            (false, _) => BATCH_MAX,
-            (true, None) => REPLAY_BATCH_MAX,
+            (false, _) => live,
+            (true, None) => REPLAY_BATCH_MAX.max(live),
             (true, Some(a_second)) => (a_second / THROTTLED_BATCHES).clamp(1, 4_000) as usize,
         }
     }
@@ -64,13 +62,13 @@ mod tests {
     fn only_a_replay_is_held_back() {
         let second = Duration::from_secs(1);
         let throttled = Orders { replaying: true, throttle: Some(500), ..Orders::default() };
-        assert_eq!((throttled.batch_max(), throttled.pause_after(125, second)), (125, second / 4));
+        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, second)), (125, second / 4));
         let yielding = Orders { yielding: true, ..throttled.clone() };
         assert_eq!(yielding.pause_after(125, second / 10), second / 2);
         assert_eq!(yielding.pause_after(125, second), PAUSE_MAX, "what isn't an event waits too");
-        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(), 1);
-        assert_eq!(Orders { throttle: None, ..throttled }.batch_max(), REPLAY_BATCH_MAX);
+        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500), 1);
+        assert_eq!(Orders { throttle: None, ..throttled }.batch_max(500), REPLAY_BATCH_MAX);
         let live = Orders { replaying: false, ..yielding };
-        assert_eq!((live.batch_max(), live.pause_after(1_000, second)), (BATCH_MAX, Duration::ZERO));
+        assert_eq!((live.batch_max(500), live.pause_after(1_000, second)), (500, Duration::ZERO));
     }
 }

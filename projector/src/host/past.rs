@@ -6,7 +6,7 @@
 //! interruption is known by the watermark and passed over. When all is folded, each partition's progress gets the offset in
 //! Kafka from which it goes on; what is read again from there is known by the watermark too.
 
-use super::HostError;
+use super::{HostError, Lookups};
 use super::cache::Share;
 use super::calls::Calls;
 use super::fold::Folding;
@@ -53,16 +53,19 @@ impl Past {
     pub async fn take_over(
         generation: &Generation,
         control: &Control,
-        catalog: &Catalog,
+        catalog: &Arc<Catalog>,
         decoder: Arc<Decoder>,
         urls: &StoreUrls,
     ) -> Result<Self, HostError> {
         let (compiled, sink) = super::open(generation, catalog, urls)?;
+        let compiled = Arc::new(compiled);
+        let lookups = Lookups::new(Arc::clone(&compiled), control.clone(), Arc::clone(catalog), urls.clone());
         let calls = Calls {
             generation: generation.id(),
             sink: Arc::clone(&sink),
             decoder,
-            compiled: Arc::new(compiled),
+            compiled,
+            lookups: Arc::new(lookups),
             stats: Arc::<Stats>::default(),
             stop: CancellationToken::new(),
             standing: Arc::new(Mutex::new(None)),

@@ -3,7 +3,7 @@
 mod anew;
 mod standstill;
 
-use super::HostError;
+use super::{HostError, Lookups};
 use super::cache::Share;
 use super::calls::Calls;
 use super::fold::Folding;
@@ -80,6 +80,7 @@ struct Refreshing {
 pub(super) struct Setup {
     pub(super) generation: Generation,
     pub(super) compiled: Arc<Compiled>,
+    pub(super) lookups: Arc<Lookups>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) decoder: Arc<Decoder>,
     pub(super) source: KafkaSource,
@@ -124,6 +125,7 @@ impl Worker {
             sink: Arc::clone(&setup.sink),
             decoder: Arc::clone(&setup.decoder),
             compiled: Arc::clone(&setup.compiled),
+            lookups: Arc::clone(&setup.lookups),
             stats: Arc::clone(&setup.stats),
             stop: setup.stop.clone(),
             standing: Arc::new(Mutex::new(None)),
@@ -188,7 +190,7 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let batch_max = self.setup.orders.borrow().batch_max();
+        let batch_max = self.setup.orders.borrow().batch_max(self.setup.compiled.projection.limits.batch_max.into());
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
@@ -348,7 +350,9 @@ impl Worker {
             return Ok(());
         }
         let (began, size) = (Instant::now(), messages.values().map(Vec::len).sum());
-        self.next_batch = began + self.setup.sink.pace();
+        let limits = &self.setup.compiled.projection.limits;
+        let wait = Duration::from_millis(limits.batch_wait_ms.into());
+        self.next_batch = began + self.setup.sink.pace().max(wait);
         let mut parts = Vec::with_capacity(messages.len());
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());

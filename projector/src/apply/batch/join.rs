@@ -248,7 +248,8 @@ impl Batch {
             (Plan::Pass, _) => part.version = reference.sequence,
             (_, Some(Ok(data))) => {
                 let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(false) };
-                part.fold(program, event, data).map_err(|poison| describe(event, &poison.to_string()))?;
+                let looked_up = self.looked_up(place)?;
+                part.fold(program, event, data, looked_up).map_err(|poison| describe(event, &poison.to_string()))?;
             }
             _ => return Ok(false),
         }

@@ -58,7 +58,7 @@ impl Worker {
         deliveries.truncate(deliveries.iter().take_while(|delivery| is_in(delivery)).count());
         let events = deliveries.len();
         let accepted = Arc::new(self.calls.control(|| Box::pin(self.setup.control.accepted_epochs())).await?);
-        let write = match self.in_memory(partition, deliveries, accepted) {
+        let write = match self.in_memory(partition, deliveries, accepted).await? {
             Ok(Some(write)) => Arc::new(vec![write]),
             Ok(None) => return Ok(Err("no event of it was handled yet".to_owned())),
             Err(reason) => return Ok(Err(reason)),
@@ -83,16 +83,20 @@ impl Worker {
     }
 
     /// What the events come to, from nothing.
-    fn in_memory(
+    async fn in_memory(
         &self,
         partition: &Partition,
         deliveries: Vec<Delivery>,
         accepted: Arc<std::collections::BTreeSet<Arc<str>>>,
-    ) -> Result<Option<Write>, String> {
+    ) -> Result<Result<Option<Write>, String>, HostError> {
         let mut lane = Lane::default();
         lane.accept(accepted);
         let part = Part { lane, deliveries, ..Part::default() };
         let mut batch = Batch::new(Arc::clone(&self.setup.compiled), vec![(partition.clone(), part)]);
+        let questions = batch.questions();
+        if !questions.is_empty() {
+            batch.told(self.calls.look_up(questions).await?);
+        }
         let mut made: BTreeMap<String, Write> = BTreeMap::new();
         while !batch.is_done() {
             let loaded = batch.keys().iter().map(|key| made.get(key).map(Write::stored)).collect();
@@ -102,9 +106,9 @@ impl Worker {
             batch.answered(outcomes);
         }
         if let Some((_, stop)) = batch.finish().stops.into_iter().next() {
-            return Err(stop.reason);
+            return Ok(Err(stop.reason));
         }
-        Ok(made.into_values().next().map(|write| Write { again: true, ..write }))
+        Ok(Ok(made.into_values().next().map(|write| Write { again: true, ..write })))
     }
 
     async fn say_anew(&self, id: i64, outcome: Result<String, String>) -> Result<(), HostError> {
