@@ -6,10 +6,11 @@
 //! for its time; a query with the token sees past it.
 
 use super::http::{Answered, json_response, limited};
-use super::live::{ReadModel, Reader};
+use super::live::ReadModel;
 use super::problem::Problem;
 use super::request::{Asked, Freshness, pairs};
 use super::service::Service;
+use super::store::Reader;
 use super::wait::{Halt, Reached, Wait, failed};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
