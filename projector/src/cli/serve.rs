@@ -33,7 +33,13 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let schemas = Catalog::load(&args.schemas.schemas)?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("can't listen on {}", args.listen))?;
     tracing::info!(listen = %args.listen, "answering queries");
-    let config = QueryConfig { control_url: args.control.control_database_url, stores: args.stores, schemas, write_url: args.write_database_url, limits: args.limits };
+    let config = QueryConfig {
+        control_url: args.control.control_database_url,
+        stores: args.stores,
+        schemas,
+        write_url: args.write_database_url,
+        limits: args.limits,
+    };
     query::serve(listener, config, stop_signal()).await?;
     tracing::info!("stopped");
     Ok(())

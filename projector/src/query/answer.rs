@@ -99,7 +99,7 @@ impl<'a> Request<'a> {
         let write_side = service.write_side.as_ref();
         let is_watching = self.asked.freshness.is_watching;
         let settings = if is_watching { Some(&AMONG_SUBSCRIBERS) } else { endpoint.query.cache.as_ref() };
-        let Some(settings) = settings else { return self.make(wait, write_side).await.map(Arc::new) };
+        let Some(settings) = settings else { return Box::pin(self.make(wait, write_side)).await.map(Arc::new) };
         let key = Cached::key(model.generation.generation_id, endpoint.id, &self.arguments, is_watching);
         let kept = service.cache.get(&key, settings, &model.feed).await;
         if model.gate.is_closed() {
@@ -108,7 +108,7 @@ impl<'a> Request<'a> {
         if !wait.asks() {
             return match kept {
                 Some(kept) => Ok(kept),
-                None => service.cache.get_or_make(key, settings, self.make(wait, write_side)).await,
+                None => service.cache.get_or_make(key, settings, Box::pin(self.make(wait, write_side))).await,
             };
         }
         if wait.version.is_none()
@@ -117,7 +117,7 @@ impl<'a> Request<'a> {
         {
             return Ok(kept);
         }
-        let made = Arc::new(self.make(wait, write_side).await?);
+        let made = Arc::new(Box::pin(self.make(wait, write_side)).await?);
         service.cache.keep(key, settings, &made).await;
         Ok(made)
     }

@@ -43,7 +43,13 @@ impl Expiry<Key, Entry> for ByEntry {
         Some(entry.ttl)
     }
 
-    fn expire_after_update(&self, _: &Key, entry: &Entry, _: std::time::Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        entry: &Entry,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(entry.ttl)
     }
 }
@@ -51,7 +57,8 @@ impl Expiry<Key, Entry> for ByEntry {
 impl Default for Cached {
     fn default() -> Self {
         // The body is there as text and as values, which take a few times as much.
-        let weigh = |_: &Key, entry: &Entry| u32::try_from(entry.answer.text.len() * 4 + OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &Key, entry: &Entry| u32::try_from(entry.answer.text.len() * 4 + OVERHEAD_BYTES).unwrap_or(u32::MAX);
         Self(Cache::builder().weigher(weigh).max_capacity(BYTES_MAX).expire_after(ByEntry).build())
     }
 }

@@ -38,7 +38,8 @@ impl List {
 
     /// The values of a cursor of this list.
     pub(crate) fn read(&self, text: &str) -> Result<Vec<Json>, Problem> {
-        let garbled = || Problem::parameter("cursor", "`cursor` can't be read; pass it on unchanged, or begin again without it");
+        let garbled =
+            || Problem::parameter("cursor", "`cursor` can't be read; pass it on unchanged, or begin again without it");
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| garbled())?;
         let (generation, fingerprint, values): (i32, u64, Vec<Json>) =
             serde_json::from_slice(&bytes).map_err(|_| garbled())?;
@@ -47,11 +48,13 @@ impl List {
             return Err(garbled());
         }
         if generation != self.generation {
-            let detail = "`cursor` is of another generation of the read model, which was rebuilt since; begin again without it";
+            let detail =
+                "`cursor` is of another generation of the read model, which was rebuilt since; begin again without it";
             return Err(Problem::parameter("cursor", detail));
         }
         if fingerprint != self.fingerprint {
-            let detail = "`cursor` is of another list; the parameters beside `cursor` and `size` must stay what they were";
+            let detail =
+                "`cursor` is of another list; the parameters beside `cursor` and `size` must stay what they were";
             return Err(Problem::parameter("cursor", detail));
         }
         Ok(values)

@@ -104,15 +104,26 @@ impl Endpoint {
     fn compile(source: &Source, compiled: &Compiled, compiler: &Compiler, query: &Query) -> Result<Self, Vec<Finding>> {
         let one = |message: String| vec![at(source, query, message)];
         let path = PathPattern::parse(&query.get.value).map_err(one)?;
-        let also = query.also.iter().map(|text| PathPattern::parse(&text.value)).collect::<Result<Vec<_>, _>>().map_err(one)?;
+        let also = query
+            .also
+            .iter()
+            .map(|text| PathPattern::parse(&text.value))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(one)?;
         let parameters = Parameters::new(&query.parameters, query.paging.as_ref(), query.sort.as_ref());
         let template = template_of(query, &compiled.projection.store).map_err(one)?;
         let fallback = query.fallback.as_ref().map(|f| SqlTemplate::elsewhere(&f.sql.value));
         let fallback = fallback.transpose().map_err(|message| one(format!("fallback: {message}")))?;
         let about = about(query, compiled, &template);
         let declared = verify::Declared {
-            query, compiled, path: &path, also: &also, parameters: &parameters, template: &template,
-            about: about.as_ref(), fallback: fallback.as_ref(),
+            query,
+            compiled,
+            path: &path,
+            also: &also,
+            parameters: &parameters,
+            template: &template,
+            about: about.as_ref(),
+            fallback: fallback.as_ref(),
         };
         let wrong = declared.findings();
         if !wrong.is_empty() {
@@ -245,7 +256,8 @@ impl Endpoint {
             Found::Hits(found) if found.hits.len() >= size => Some(list.behind(found.last.as_deref()?)),
             Found::Rows(rows) if rows.len() >= size => {
                 let last = rows.last()?.as_object()?;
-                let values: Vec<_> = fields.iter().map(|f| last.get(f.as_str()).map_or(Json::Null, json::to_json)).collect();
+                let values: Vec<_> =
+                    fields.iter().map(|f| last.get(f.as_str()).map_or(Json::Null, json::to_json)).collect();
                 Some(list.behind(&values))
             }
             _ => None,

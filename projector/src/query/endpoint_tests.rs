@@ -114,7 +114,11 @@ fn what_is_wrong_is_said_with_its_place() {
             "get: /x\nparameters: { a: { type: string } }\nsql: 'select {a:String} from {table}'".into(),
             "Nullable(String)",
         ),
-        (REDIS, "get: /x/{id}\nparameters: { id: { type: string }, z: { type: string } }\ndocument: { key: '{id}' }".into(), "nothing uses it"),
+        (
+            REDIS,
+            "get: /x/{id}\nparameters: { id: { type: string }, z: { type: string } }\ndocument: { key: '{id}' }".into(),
+            "nothing uses it",
+        ),
         (REDIS, with("also: ['/y/{other}']"), "other parameters"),
         (REDIS, with("also: ['/y/{id}?view']"), "behind `?`"),
         (REDIS, with("about: { book: id }"), "no event of `book`"),
@@ -132,13 +136,29 @@ fn what_is_wrong_is_said_with_its_place() {
         (SEARCH, "get: /x\nsearch: { query: { term: { orderid: 1 } } }".into(), "did you mean `order_id`"),
         (SEARCH, "get: /x\nsearch: { script_fields: {} }".into(), "`script_fields` is none of"),
         (SEARCH, "get: /x\nsort: { default: b, keys: { a: [{ at: asc }] } }\nsearch: {}".into(), "none of its keys"),
-        (SEARCH, "get: /x\nsort: { default: a, keys: { a: [{ at: asc }] } }\nsearch: { sort: [] }".into(), "own `sort`"),
+        (
+            SEARCH,
+            "get: /x\nsort: { default: a, keys: { a: [{ at: asc }] } }\nsearch: { sort: [] }".into(),
+            "own `sort`",
+        ),
         (SEARCH, "get: /x\npaging: { cursor: [] }\nsearch: { sort: [{ at: desc }] }".into(), "tells entries apart"),
-        (SEARCH, "get: /x\npaging: { cursor: [at] }\nsearch: { sort: [{ at: desc }, { order_id: asc }] }".into(), "cursor: []"),
+        (
+            SEARCH,
+            "get: /x\npaging: { cursor: [at] }\nsearch: { sort: [{ at: desc }, { order_id: asc }] }".into(),
+            "cursor: []",
+        ),
         (SEARCH, "get: /x\nfallback: { sql: select 1 }\nsearch: {}".into(), "only for one document"),
         (POSTGRES, "get: /x\nsql: 'select 1 from {table} order by {sort}'".into(), "needs `sort`"),
-        (POSTGRES, "get: /x\nsort: { default: a, keys: { a: at } }\nsql: 'select 1 from {table}'".into(), "no `{sort}` stands"),
-        (POSTGRES, "get: /x\npaging: { cursor: [at] }\nsql: 'select 1 from {table} limit {limit:bigint}'".into(), "{after_at:Type}"),
+        (
+            POSTGRES,
+            "get: /x\nsort: { default: a, keys: { a: at } }\nsql: 'select 1 from {table}'".into(),
+            "no `{sort}` stands",
+        ),
+        (
+            POSTGRES,
+            "get: /x\npaging: { cursor: [at] }\nsql: 'select 1 from {table} limit {limit:bigint}'".into(),
+            "{after_at:Type}",
+        ),
     ];
     for (store, query, said) in cases {
         let error = refused(store, &query);
@@ -180,7 +200,7 @@ response: '{ \"rows\": .rows, \"next\": .next_cursor }'";
     assert_eq!(whole.body["next"], json!(cursor));
     let mut bound = arguments.clone();
     endpoint.bind_after(&mut bound, &list.read(&cursor).unwrap()).unwrap();
-    assert_eq!((&bound["after_at"], &bound["after_order_id"]), (&json!("2026-01-01T00:00:00Z"), &json!("a")));
+    assert_eq!((&bound["after_at"], &bound["after_order_id"]), (&json!("2026-01-01T00:00:00.000000Z"), &json!("a")));
     let Template::Sql(sql) = &endpoint.template else { panic!("not SQL") };
     assert!(sql.numbered("t", sql.sort(&bound)).contains("order by at desc, order_id desc limit"));
     let last = endpoint.respond(&arguments, Found::Rows(vec![row("a")]), &list).unwrap();

@@ -11,9 +11,7 @@ use super::subscribe;
 use super::wait::Halt;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{
-    ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY,
-};
+use axum::http::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -64,8 +62,26 @@ pub(crate) fn router(service: Service, limits: &ServiceLimits) -> Router {
 
 /// Scripts of these origins may ask, and see what answers carry.
 fn cors(origins: &[String]) -> CorsLayer {
-    let shown = [READ_MODEL, GENERATION, POSITION, LAG_MS, FRESHNESS, PREFERENCE_APPLIED, REQUEST_ID, ETAG, NEXT_CURSOR, RETRY_AFTER];
-    let asked = [TOKEN, IF_NONE_MATCH, ACCEPT, REQUEST_ID, HeaderName::from_static("prefer"), HeaderName::from_static("last-event-id")];
+    let shown = [
+        READ_MODEL,
+        GENERATION,
+        POSITION,
+        LAG_MS,
+        FRESHNESS,
+        PREFERENCE_APPLIED,
+        REQUEST_ID,
+        ETAG,
+        NEXT_CURSOR,
+        RETRY_AFTER,
+    ];
+    let asked = [
+        TOKEN,
+        IF_NONE_MATCH,
+        ACCEPT,
+        REQUEST_ID,
+        HeaderName::from_static("prefer"),
+        HeaderName::from_static("last-event-id"),
+    ];
     let origins = match origins {
         [] => return CorsLayer::new(),
         [all] if all == "*" => AllowOrigin::any(),
@@ -109,7 +125,9 @@ async fn ready(State(service): State<Service>) -> Response {
 /// All that is served now, as OpenAPI.
 async fn description(State(service): State<Service>) -> Response {
     match service.keeper.live() {
-        Some(live) => json_response(StatusCode::OK, &openapi::document(live.routes.all().map(|(path, served)| (path, &**served)))),
+        Some(live) => {
+            json_response(StatusCode::OK, &openapi::document(live.routes.all().map(|(path, served)| (path, &**served))))
+        }
         None => Problem::not_ready("the control store wasn't reached yet").into_response(),
     }
 }
@@ -130,7 +148,9 @@ pub(super) async fn limited(service: &Service, work: impl Future<Output = Result
 
 async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> {
     if request.uri.path_and_query().is_some_and(|all| all.as_str().len() > URI_BYTES_MAX) {
-        return Err(Problem::bad_request(format!("the address is longer than {URI_BYTES_MAX} bytes; tokens fit into the header Consistency-Token")));
+        return Err(Problem::bad_request(format!(
+            "the address is longer than {URI_BYTES_MAX} bytes; tokens fit into the header Consistency-Token"
+        )));
     }
     let begin = tokio::time::Instant::now();
     match wanted(&request.headers) {
@@ -216,7 +236,9 @@ impl Answered {
     fn respond(&self, answer: &Answer, form: Form, asked: &HeaderMap) -> Response {
         let is_known = |value: &HeaderValue| {
             let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
-            listed.into_iter().any(|etag| etag == "*" || etag.trim_start_matches("W/") == answer.etag.trim_start_matches("W/"))
+            listed
+                .into_iter()
+                .any(|etag| etag == "*" || etag.trim_start_matches("W/") == answer.etag.trim_start_matches("W/"))
         };
         let mut response = if asked.get_all(IF_NONE_MATCH).iter().any(is_known) && answer.stale.is_none() {
             StatusCode::NOT_MODIFIED.into_response()

@@ -47,7 +47,8 @@ impl Engine {
             let body = serde_json::from_str(&body).unwrap_or(Json::Null);
             calls.lock().unwrap().push((format!("{index}/{call}"), body));
             let shards = json!({"total": 1, "successful": 1, "failed": 0});
-            let hit = json!({"_source": {"order_id": format!("o-1{}", "x".repeat(long.load(Ordering::SeqCst))), "_seq": 3}});
+            let hit =
+                json!({"_source": {"order_id": format!("o-1{}", "x".repeat(long.load(Ordering::SeqCst))), "_seq": 3}});
             json!({"_shards": shards, "timed_out": false, "hits": {"total": {"value": total.load(Ordering::SeqCst)}, "hits": [hit]}}).to_string()
         };
         listen(Router::new().route("/{index}/{call}", post(handle))).await
@@ -87,7 +88,7 @@ queries:
   - get: /things/{id}
     parameters: { id: { type: string }, q: { type: string } }
     paging: {}
-    search: { query: { bool: { filter: [{ term: { id: { param: id } } }, { match: { text: { param: q } } }] } } }
+    search: { query: { bool: { filter: [{ term: { order_id: { param: id } } }, { match: { order_id: { param: q } } }] } } }
     response: '{ \"total\": .total, \"page\": .params.page, \"ids\": map_values(.hits) -> |hit| { hit.order_id } }'
 ";
 
@@ -134,7 +135,10 @@ impl World {
     fn handle(&self, id: &str, txid: u64, sequence: i64) {
         let partition = Partition { topic: "events.order".into(), number: partition_of(id, 12) };
         let event = EventRef { epoch: "e".into(), txid, tx_min: txid, aggregate_id: id.into(), sequence };
-        self.published.0.lock().unwrap().entry(partition).or_default().handled(&event, 0);
+        let mut published = self.published.0.lock().unwrap();
+        let progress = published.entry(partition).or_default();
+        progress.handled(&event, progress.next_offset);
+        drop(published);
         self.keeper.live().unwrap().models[&1].feed.notify();
     }
 
@@ -179,7 +183,7 @@ async fn a_declared_query_is_answered_under_both_paths() {
     let body = world.engine.calls.lock().unwrap()[0].1.clone();
     assert_eq!((&body["from"], &body["size"]), (&json!(20), &json!(20)));
     let filters = &body["query"]["bool"]["must"][0]["bool"]["filter"];
-    assert_eq!(*filters, json!([{"term": {"id": "o 1"}}, {"match": {"text": "blue cup"}}]));
+    assert_eq!(*filters, json!([{"term": {"order_id": "o 1"}}, {"match": {"order_id": "blue cup"}}]));
 }
 
 #[tokio::test]

@@ -59,16 +59,28 @@ fn operation(path: &PathPattern, endpoint: &Endpoint, read_model: &str) -> Json 
         parameters.push(describe(name, parameter, in_path.contains(&name.as_str())));
     }
     for (name, value) in path.fixed() {
-        parameters.push(json!({"in": "query", "name": name, "required": false, "schema": {"type": "string", "enum": [value]}}));
+        parameters.push(
+            json!({"in": "query", "name": name, "required": false, "schema": {"type": "string", "enum": [value]}}),
+        );
     }
-    let common = ["consistency_token", "consistency", "min_seq", "wait_ms", "Consistency-Token", "Prefer", "If-None-Match"];
+    let common =
+        ["consistency_token", "consistency", "min_seq", "wait_ms", "Consistency-Token", "Prefer", "If-None-Match"];
     let has_min_seq = endpoint.about.is_some() || matches!(endpoint.template, Template::Document(_));
     let common = common.into_iter().filter(|name| has_min_seq || *name != "min_seq");
     parameters.extend(common.map(|name| json!({"$ref": format!("#/components/parameters/{name}")})));
     let schema = schema(&endpoint.answer_kind());
-    let headers = ["ETag", "Read-Model", "Read-Model-Generation", "Read-Model-Position", "Read-Model-Lag-Ms", "Read-Model-Freshness"];
-    let headers: Map<String, Json> =
-        headers.into_iter().map(|name| (name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")}))).collect();
+    let headers = [
+        "ETag",
+        "Read-Model",
+        "Read-Model-Generation",
+        "Read-Model-Position",
+        "Read-Model-Lag-Ms",
+        "Read-Model-Freshness",
+    ];
+    let headers: Map<String, Json> = headers
+        .into_iter()
+        .map(|name| (name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")})))
+        .collect();
     let content = json!({
         "application/json": {"schema": schema, "example": example(&schema)},
         "text/csv": {"schema": {"type": "string"}},
@@ -110,7 +122,9 @@ fn describe(name: &str, parameter: &Parameter, in_path: bool) -> Json {
     };
     match &parameter.default {
         // `today` is a day only when it is asked.
-        Some(Json::String(day)) if day.starts_with("today") => schema["description"] = format!("{day} by default").into(),
+        Some(Json::String(day)) if day.starts_with("today") => {
+            schema["description"] = format!("{day} by default").into()
+        }
         Some(default) => schema["default"] = default.clone(),
         None => {}
     }
@@ -212,7 +226,11 @@ fn example(schema: &Json) -> Json {
 const REFUSALS: [(u16, &str, &str); 4] = [
     (400, "invalid-parameter, invalid-token, bad-request, answer-too-large", "the request can't be answered as it is"),
     (404, "not-found", "there is no such document"),
-    (409, "unknown-epoch, unknown-event", "the token is of another life of the write database, or names an event that there isn't"),
+    (
+        409,
+        "unknown-epoch, unknown-event",
+        "the token is of another life of the write database, or names an event that there isn't",
+    ),
     (
         503,
         "read-model-behind, parked, store-unavailable, write-side-unavailable, overloaded, timed-out, not-ready",

@@ -98,7 +98,9 @@ fn plain(text: &str) -> bool {
 fn fixed(query: &str) -> Result<Vec<(String, String)>, String> {
     let pair = |text: &str| match text.split_once('=') {
         Some((name, value)) if plain(name) && plain(value) => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` can't stand behind `?`: a name, `=`, and a value of letters, digits, `-`, `_`, `.`")),
+        _ => {
+            Err(format!("`{text}` can't stand behind `?`: a name, `=`, and a value of letters, digits, `-`, `_`, `.`"))
+        }
     };
     query.split('&').map(pair).collect()
 }
@@ -154,7 +156,11 @@ impl<T> Routes<T> {
     }
 
     /// Finds the route for a request's path, also under `/api`. `None`: no such path; `Err`: a segment that isn't text.
-    pub(crate) fn find<'a>(&'a self, path: &'a str, query: &[(String, String)]) -> Option<Result<Match<'a, T>, &'a str>> {
+    pub(crate) fn find<'a>(
+        &'a self,
+        path: &'a str,
+        query: &[(String, String)],
+    ) -> Option<Result<Match<'a, T>, &'a str>> {
         let path = path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path);
         let segments: Vec<_> = path.strip_prefix('/')?.split('/').collect();
         let (pattern, target, values) =

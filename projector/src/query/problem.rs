@@ -122,9 +122,14 @@ impl Problem {
     /// The write database had to be asked, and gave no answer.
     pub(crate) fn write_side(read_model: &str, why: &str) -> Self {
         let detail = format!("the write database had to be asked, and gave no answer: {why}");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "write-side-unavailable", "the write database doesn't answer", detail)
-            .retry_after(5)
-            .with("read_model", read_model)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "write-side-unavailable",
+            "the write database doesn't answer",
+            detail,
+        )
+        .retry_after(5)
+        .with("read_model", read_model)
     }
 
     /// The answer is larger than the query may answer.

@@ -99,7 +99,8 @@ async fn follow(
         }
         last = id;
         if sender.capacity() <= 1 {
-            let words = br#"{"detail":"events weren't taken as fast as they came; subscribe again with Last-Event-ID"}"#;
+            let words =
+                br#"{"detail":"events weren't taken as fast as they came; subscribe again with Last-Event-ID"}"#;
             _ = sender.try_send(self::event("dropped", words));
             return;
         }

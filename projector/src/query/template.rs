@@ -84,7 +84,9 @@ impl SearchTemplate {
             match name.as_str() {
                 "from" | "size" => return Err(format!("`{name}` comes from `paging`, which bounds it")),
                 "search_after" => return Err("`search_after` comes from `paging`, by its `cursor`".into()),
-                "sort" if sort.is_some() => return Err("`sort` stands in the query's own `sort`, not in its body".into()),
+                "sort" if sort.is_some() => {
+                    return Err("`sort` stands in the query's own `sort`, not in its body".into());
+                }
                 known if BODY.contains(&known) => {}
                 other => return Err(format!("`{other}` is none of {}", BODY.join(", "))),
             }
@@ -166,8 +168,17 @@ pub(crate) fn collect_parameters<'a>(node: &'a Json, names: &mut Vec<&'a str>) {
 
 /// Queries whose only entry is a field's name.
 const OF_A_FIELD: [&str; 11] = [
-    "term", "terms", "match", "range", "prefix", "wildcard", "fuzzy", "match_phrase", "match_phrase_prefix",
-    "match_bool_prefix", "terms_set",
+    "term",
+    "terms",
+    "match",
+    "range",
+    "prefix",
+    "wildcard",
+    "fuzzy",
+    "match_phrase",
+    "match_phrase_prefix",
+    "match_bool_prefix",
+    "terms_set",
 ];
 
 fn collect_fields(node: &Json, names: &mut Vec<String>) {
@@ -239,6 +250,12 @@ impl SqlTemplate {
             (false, false) => Err("`sort` is declared, but no `{sort}` stands in it".into()),
             _ => Ok(Self { sorts, ..template }),
         }
+    }
+
+    /// A column of the projector's own that it names.
+    pub(crate) fn hidden_column(&self) -> Option<&str> {
+        let mut words = self.text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        words.find(|word| ["_key", "_version", "_deleted", "_state", "_expires", "_parents"].contains(word))
     }
 
     /// A statement that reads no table of ours.
@@ -368,8 +385,10 @@ mod tests {
     fn a_clause_with_an_absent_parameter_vanishes() {
         let template = search(ORDERS);
         assert_eq!(template.parameters(), ["id", "status", "q", "flag"]);
-        let body = template
-            .render(&arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})), None);
+        let body = template.render(
+            &arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})),
+            None,
+        );
         let expected = json!({
             "sort": [{"created_at": "desc"}],
             "query": {"bool": {
@@ -415,7 +434,9 @@ mod tests {
     #[test]
     fn sql_for_postgres_has_numbered_parameters() {
         let sql = SqlTemplate::parse(
-            "select {a:text}, '{table}' from {table} where n = { n : bigint } or {a:text} is null limit {limit:bigint}", None)
+            "select {a:text}, '{table}' from {table} where n = { n : bigint } or {a:text} is null limit {limit:bigint}",
+            None,
+        )
         .unwrap();
         let expected = "select $1::text, 't' from t where n = $2::bigint or $1::text is null limit $3::bigint";
         assert_eq!(sql.numbered("t", ""), expected);

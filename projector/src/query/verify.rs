@@ -63,7 +63,9 @@ impl Declared<'_> {
             wrong.push("a path under `also` has other parameters than the path under `get`".into());
         }
         let fixed = [self.path].into_iter().chain(self.also).flat_map(PathPattern::fixed);
-        for (name, _) in fixed.filter(|(name, _)| self.parameters.get(name).is_some() || FRESHNESS.contains(&name.as_str())) {
+        for (name, _) in
+            fixed.filter(|(name, _)| self.parameters.get(name).is_some() || FRESHNESS.contains(&name.as_str()))
+        {
             wrong.push(format!("`{name}` stands behind `?`, so it can't be a parameter too"));
         }
         wrong
@@ -93,7 +95,9 @@ impl Declared<'_> {
             Template::Search(search) => {
                 let alone = |by: &serde_json::Value| by.as_array().is_none_or(|list| list.len() < 2);
                 if search.sorts().next().is_none() || search.sorts().any(alone) {
-                    return vec!["cursor: every `sort` needs a second key that tells entries apart, such as an id".into()];
+                    return vec![
+                        "cursor: every `sort` needs a second key that tells entries apart, such as an id".into(),
+                    ];
                 }
                 Vec::new()
             }
@@ -141,7 +145,11 @@ impl Declared<'_> {
                 let optional = optional.map(|(name, kind)| {
                     format!("`{name}` may be absent: bind it as `Nullable({kind})`, or give it a default")
                 });
-                unknown.chain(optional).collect()
+                let hidden =
+                    matches!(self.compiled.projection.store, Store::Postgres(_)).then(|| sql.hidden_column()).flatten();
+                let hidden =
+                    hidden.map(|name| format!("sql: `{name}` is the projector's own column, which queries don't see"));
+                unknown.chain(optional).chain(hidden).collect()
             }
         }
     }
@@ -159,8 +167,14 @@ impl Declared<'_> {
             used.extend(names.into_iter().map(str::to_owned));
         }
         used.extend(self.about.map(|about| about.parameter.clone()));
-        let programs: Vec<_> =
-            self.query.rules.iter().map(|rule| &rule.that).chain(&self.query.response).map(|p| p.value.as_str()).collect();
+        let programs: Vec<_> = self
+            .query
+            .rules
+            .iter()
+            .map(|rule| &rule.that)
+            .chain(&self.query.response)
+            .map(|p| p.value.as_str())
+            .collect();
         let in_program = |name: &str| {
             programs.iter().any(|text| {
                 text.match_indices("params").any(|(at, word)| {
@@ -175,19 +189,27 @@ impl Declared<'_> {
 
     /// Fields that a search names and the read model doesn't have: it would find nothing, without a word.
     fn fields(&self) -> Vec<String> {
-        let (Template::Search(search), Store::Elasticsearch(store)) = (self.template, &self.compiled.projection.store) else {
+        let (Template::Search(search), Store::Elasticsearch(store)) = (self.template, &self.compiled.projection.store)
+        else {
             return Vec::new();
         };
         let refined = |name: &str| {
-            store.fields.keys().any(|path| name == path || name.strip_prefix(path.as_str()).is_some_and(|r| r.starts_with('.')))
+            store
+                .fields
+                .keys()
+                .any(|path| name == path || name.strip_prefix(path.as_str()).is_some_and(|r| r.starts_with('.')))
         };
         let document = &self.compiled.document;
-        let mut unknown: Vec<_> =
-            search.fields().into_iter().filter(|name| !name.contains('*') && !refined(name) && !has(document, name)).collect();
+        let mut unknown: Vec<_> = search
+            .fields()
+            .into_iter()
+            .filter(|name| !name.contains('*') && !refined(name) && !has(document, name))
+            .collect();
         unknown.sort_unstable();
         unknown.dedup();
         let near = |name: &str| {
-            let known = document.as_object().into_iter().flat_map(|fields| fields.known().keys().map(|f| f.to_string()));
+            let known =
+                document.as_object().into_iter().flat_map(|fields| fields.known().keys().map(|f| f.to_string()));
             let nearest = known.min_by_key(|known| distance(known, name)).filter(|known| distance(known, name) <= 2);
             nearest.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
         };
@@ -201,7 +223,8 @@ impl Declared<'_> {
         if self.query.about.len() > 1 {
             wrong.push("about: a query is about one aggregate".into());
         }
-        if let Some(About { aggregate_type, parameter }) = self.about {
+        // What is known without being said is said by the key already.
+        if let Some(About { aggregate_type, parameter }) = self.about.filter(|_| !self.query.about.is_empty()) {
             if !self.compiled.aggregate_types.contains(aggregate_type) {
                 let known = self.compiled.aggregate_types.join("`, `");
                 wrong.push(format!("about: no event of `{aggregate_type}` feeds the read model; `{known}` do"));
@@ -219,7 +242,12 @@ impl Declared<'_> {
         if let Some(missing) = &self.query.missing {
             let mut names = Vec::new();
             collect_parameters(missing, &mut names);
-            wrong.extend(names.into_iter().filter(|name| self.parameters.get(name).is_none()).map(|name| format!("missing: {}", undeclared(name))));
+            wrong.extend(
+                names
+                    .into_iter()
+                    .filter(|name| self.parameters.get(name).is_none())
+                    .map(|name| format!("missing: {}", undeclared(name))),
+            );
             if !missing.is_object() || !is_document && !self.query.one {
                 wrong.push("missing: a document in place of one (`document`, or `one: true`)".into());
             }
@@ -232,7 +260,11 @@ impl Declared<'_> {
                 wrong.push("fallback: only for one document (`document`, or `one: true`)".into());
             }
             let names = fallback.bound.iter().map(|(name, _)| name.as_str());
-            wrong.extend(names.filter(|name| self.parameters.get(name).is_none()).map(|name| format!("fallback: {}", undeclared(name))));
+            wrong.extend(
+                names
+                    .filter(|name| self.parameters.get(name).is_none())
+                    .map(|name| format!("fallback: {}", undeclared(name))),
+            );
         }
         wrong
     }
@@ -272,16 +304,17 @@ fn undeclared(name: &str) -> String {
 
 /// Whether a document of this type can have the field at a path.
 fn has(document: &Kind, path: &str) -> bool {
-    path.split('.').try_fold(document.clone(), |kind, step| {
-        let mut kind = kind;
-        while kind.as_object().is_none()
-            && let Some(items) = kind.as_array()
-        {
-            kind = items.reduced_kind();
-        }
-        let fields = kind.as_object()?;
-        let known = fields.known().get(&step.into()).cloned();
-        known.or_else(|| fields.unknown_kind().contains_any_defined().then(|| fields.unknown_kind()))
-    })
-    .is_some()
+    path.split('.')
+        .try_fold(document.clone(), |kind, step| {
+            let mut kind = kind;
+            while kind.as_object().is_none()
+                && let Some(items) = kind.as_array()
+            {
+                kind = items.reduced_kind();
+            }
+            let fields = kind.as_object()?;
+            let known = fields.known().get(&step.into()).cloned();
+            known.or_else(|| fields.unknown_kind().contains_any_defined().then(|| fields.unknown_kind()))
+        })
+        .is_some()
 }

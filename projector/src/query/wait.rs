@@ -70,7 +70,10 @@ impl<'a> Wait<'a> {
     ) -> Result<Self, Problem> {
         let mut wait = Self::of_tokens(model, freshness, write_side, begin);
         let about = endpoint.about.as_ref().map(|about| {
-            (about.aggregate_type.as_str(), text_of(arguments.get(&about.parameter).unwrap_or(&serde_json::Value::Null)))
+            (
+                about.aggregate_type.as_str(),
+                text_of(arguments.get(&about.parameter).unwrap_or(&serde_json::Value::Null)),
+            )
         });
         if let Some(min_seq) = freshness.min_seq.filter(|min| *min > 0) {
             let has_version = matches!(model.kind, ReadModelKind::Entity | ReadModelKind::Join);
@@ -146,7 +149,13 @@ impl<'a> Wait<'a> {
             None => {
                 let required = json!({"stream": [aggregate_type, id, min_seq], "min_seq": min_seq});
                 let reached = json!({"write_database": "has no event of this sequence yet"});
-                return Err(Problem::behind(self.model.name(), required, reached, self.model.lag_ms().unwrap_or(0), true));
+                return Err(Problem::behind(
+                    self.model.name(),
+                    required,
+                    reached,
+                    self.model.lag_ms().unwrap_or(0),
+                    true,
+                ));
             }
         }
         Ok(())
@@ -156,9 +165,12 @@ impl<'a> Wait<'a> {
         let topics = &self.model.generation.topics;
         let write_side = self.write_side("consistency")?;
         let written: Result<Vec<Written>, _> = match about {
-            Some((aggregate_type, id)) => write_side.last(aggregate_type, &id).await.map(|last| last.into_iter().collect()),
+            Some((aggregate_type, id)) => {
+                write_side.last(aggregate_type, &id).await.map(|last| last.into_iter().collect())
+            }
             None => {
-                let types: Vec<_> = topics.keys().filter_map(|t| t.strip_prefix("events.")).map(str::to_owned).collect();
+                let types: Vec<_> =
+                    topics.keys().filter_map(|t| t.strip_prefix("events.")).map(str::to_owned).collect();
                 write_side.newest(&types).await
             }
         };
@@ -281,8 +293,7 @@ impl<'a> Wait<'a> {
     }
 }
 
-const MIN_SEQ_OF_NOTHING: &str =
-    "`min_seq` is about one aggregate's own sequence, and this query is about many; pass the command's consistency_token";
+const MIN_SEQ_OF_NOTHING: &str = "`min_seq` is about one aggregate's own sequence, and this query is about many; pass the command's consistency_token";
 
 /// One read of the store: let in by the generation's gate, within the query's limits.
 pub(crate) async fn read<T>(

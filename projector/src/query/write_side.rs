@@ -87,7 +87,8 @@ impl WriteSide {
         document: &Kind,
     ) -> Result<Option<Object>, Refused> {
         let statement = format!("SELECT row_to_json(q)::text FROM (\n{}\n) AS q LIMIT 1", sql.numbered("", ""));
-        let query = sql.texts(arguments).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), sqlx::query::Query::bind);
+        let query =
+            sql.texts(arguments).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), sqlx::query::Query::bind);
         let row = self.ask(query.fetch_optional(&self.pool)).await?;
         let Some(row) = row else { return Ok(None) };
         let text: String = row.try_get(0).map_err(|e| Refused::Failed(e.to_string()))?;

@@ -20,8 +20,11 @@ pub(crate) struct Expectation {
     pub(crate) endpoint: &'static str,
     pub(crate) path: String,
     /// Compares; what is wrong, in words.
-    pub(crate) check: Box<dyn Fn(&Value) -> Result<(), String> + Send + Sync>,
+    pub(crate) check: Check,
 }
+
+/// Compares an answer with what its reader knows.
+pub(crate) type Check = Box<dyn Fn(&Value) -> Result<(), String> + Send + Sync>;
 
 /// How a read says what it must hold.
 #[derive(Clone, Debug)]
@@ -101,7 +104,8 @@ impl Client {
             day: String::new(),
             deadline,
         };
-        let customer = json!({"first_name": "Ann", "last_name": client.word, "email": format!("{}@example.com", client.word)});
+        let customer =
+            json!({"first_name": "Ann", "last_name": client.word, "email": format!("{}@example.com", client.word)});
         client.customer_id = text(&client.command("/customers", &customer).await?, "customer_id")?;
         let product = json!({"name": format!("Lantern {}", client.word), "category": "Model", "price_cents": PRICE_CENTS,
             "currency": client.currency, "stock": 1_000_000});
@@ -138,7 +142,8 @@ impl Client {
         };
         let (one, details) = (self.summary(order, false), self.details(order, false));
         let (short, viewed) = (self.summary(order, true), self.details(order, true));
-        let mut reads = vec![one, details, self.history(), self.list(order), self.search(order), self.revenue(), self.dashboard()];
+        let mut reads =
+            vec![one, details, self.history(), self.list(order), self.search(order), self.revenue(), self.dashboard()];
         reads.push(if self.draw(2) == 0 { self.stats() } else { self.suggest() });
         let min_seq = Ask::MinSeq(sequence);
         let (by_token, by_sequence) =
@@ -170,7 +175,8 @@ impl Client {
             return Ok(self.day.clone());
         }
         let id = text(answer, "order_id")?;
-        let events: Value = self.http.get(format!("{}/v1/streams/order-{id}/events", self.commands)).send().await?.json().await?;
+        let events: Value =
+            self.http.get(format!("{}/v1/streams/order-{id}/events", self.commands)).send().await?.json().await?;
         let at = events["events"][0]["occurred_at"].as_str().with_context(|| format!("no occurred_at: {events}"))?;
         Ok(at.chars().take(10).collect())
     }
@@ -239,7 +245,8 @@ impl Client {
         let check = move |answer: &Value| {
             same("total", &answer["total"], &json!(count))?;
             let Some(newest) = &newest else { return Ok(()) };
-            let listed = answer["orders"].as_array().and_then(|all| all.iter().find(|o| o["order_id"] == newest.id.as_str()));
+            let listed =
+                answer["orders"].as_array().and_then(|all| all.iter().find(|o| o["order_id"] == newest.id.as_str()));
             same("status of the newest", &listed.ok_or("the newest isn't listed")?["status"], &json!(newest.status))
         };
         Expectation { endpoint: "customer_order_history", path, check: Box::new(check) }
@@ -263,7 +270,9 @@ impl Client {
         let check = move |answer: &Value| {
             same("total", &answer["total"], &json!(of_status))?;
             let facet = answer["facets"]["status"].as_array().cloned().unwrap_or_default();
-            let counts = |f: &dyn Fn(&Value) -> bool| facet.iter().filter(|b| f(b)).filter_map(|b| b["count"].as_u64()).sum::<u64>();
+            let counts = |f: &dyn Fn(&Value) -> bool| {
+                facet.iter().filter(|b| f(b)).filter_map(|b| b["count"].as_u64()).sum::<u64>()
+            };
             same("facet's count", &json!(counts(&|b| b["value"] == status)), &json!(of_status))?;
             same("all facets' count", &json!(counts(&|_| true)), &json!(all))
         };
@@ -349,7 +358,9 @@ impl Client {
             if status == 503 {
                 ensure!(
                     body["type"] == "/problems/read-model-behind",
-                    "client {}: {} {ask:?}: {status} {body}", self.number, expected.path
+                    "client {}: {} {ask:?}: {status} {body}",
+                    self.number,
+                    expected.path
                 );
                 tally.behind += 1;
                 ensure!(Instant::now() < self.deadline, "{}: still behind: {body}", expected.path);

@@ -39,9 +39,15 @@ async fn ask(path: &str, headers: &[(&str, &str)]) -> Result<(u16, reqwest::head
 fn of_orders(shop: &Shop, order_id: &str) -> Vec<String> {
     let (customer, product) = (&shop.customer_id, &shop.product_id);
     [
-        format!("/orders/{order_id}?"), format!("/orders/{order_id}/details?"), format!("/customers/{customer}/orders?"),
-        "/orders?".into(), "/orders/search?".into(), "/orders/suggest?q=kettle&".into(), format!("/products/{product}/stats?"),
-        "/reports/revenue?".into(), "/dashboard?".into(),
+        format!("/orders/{order_id}?"),
+        format!("/orders/{order_id}/details?"),
+        format!("/customers/{customer}/orders?"),
+        "/orders?".into(),
+        "/orders/search?".into(),
+        "/orders/suggest?q=kettle&".into(),
+        format!("/products/{product}/stats?"),
+        "/reports/revenue?".into(),
+        "/dashboard?".into(),
     ]
     .into()
 }
@@ -60,7 +66,8 @@ async fn a_token_of_a_dead_letter_is_never_answered_with_success() -> Result<()>
         for sequence in [1, 2] {
             let (epoch, txid) = written(&write_side, &id, sequence).await?;
             let streams = json!([["order", id, sequence]]);
-            let token = token_of(&write_side, &json!({"v": 1, "epoch": epoch, "txid": txid, "streams": streams})).await?;
+            let token =
+                token_of(&write_side, &json!({"v": 1, "epoch": epoch, "txid": txid, "streams": streams})).await?;
             for query in of_orders(&shop, &id) {
                 for tokens in [token.clone(), format!("{good},{token}")] {
                     for prefer in ["", "stale-ok"] {
@@ -73,7 +80,11 @@ async fn a_token_of_a_dead_letter_is_never_answered_with_success() -> Result<()>
                 }
             }
         }
-        for path in [format!("/orders/{id}?min_seq=2"), format!("/orders/{id}/details?min_seq=2"), format!("/orders/{id}?consistency=strong")] {
+        for path in [
+            format!("/orders/{id}?min_seq=2"),
+            format!("/orders/{id}/details?min_seq=2"),
+            format!("/orders/{id}?consistency=strong"),
+        ] {
             let (status, _, body) = ask(&path, &[]).await?;
             if (status, &body["type"]) != (503, &json!("/problems/parked")) {
                 problems.push(format!("{path}: {status} {body}"));
@@ -96,7 +107,8 @@ async fn tokens_that_cannot_be_met_are_clear_errors() -> Result<()> {
     let (shop, write_side) = (Shop::open().await?, WriteSide::connect().await?);
     let order = shop.place().await?;
     let (epoch, txid) = written(&write_side, &order.order_id, 1).await?;
-    shop.get(&format!("/orders/{}", order.order_id), &[("consistency_token", &order.token), ("wait_ms", "5000")]).await?;
+    shop.get(&format!("/orders/{}", order.order_id), &[("consistency_token", &order.token), ("wait_ms", "5000")])
+        .await?;
     let id = order.order_id.as_str();
     let future = json!({"v": 1, "epoch": epoch, "txid": txid + 1_000_000_000, "streams": [["order", id, 9_000]]});
     let restored = json!({"v": 1, "epoch": "7.00000009", "txid": 5, "streams": [["order", id, 1]]});
@@ -128,11 +140,17 @@ async fn what_is_not_there_yet_comes_from_the_write_database_and_says_so() -> Re
     let order = shop.place().await?;
     let id = &order.order_id;
     let mut stale = Vec::new();
-    for path in [format!("/orders/{id}"), format!("/orders/{id}/details"), format!("/products/{}/stats", shop.product_id)] {
+    for path in
+        [format!("/orders/{id}"), format!("/orders/{id}/details"), format!("/products/{}/stats", shop.product_id)]
+    {
         stale.push((ask(&path, &[]).await?, path));
     }
     let behind = ask(&format!("/orders/{id}?wait_ms=200&consistency_token={}", order.token), &[]).await?;
-    let preferred = ask(&format!("/customers/{}/orders?wait_ms=200&consistency_token={}", shop.customer_id, order.token), &[("prefer", "stale-ok")]).await?;
+    let preferred = ask(
+        &format!("/customers/{}/orders?wait_ms=200&consistency_token={}", shop.customer_id, order.token),
+        &[("prefer", "stale-ok")],
+    )
+    .await?;
     let nowhere = ask(&format!("/orders/{}", Uuid::now_v7()), &[]).await?;
     drop(held);
     for ((status, headers, body), path) in &stale {
@@ -202,7 +220,8 @@ async fn an_answer_is_named_listed_and_streamed() -> Result<()> {
         seen.dedup();
         assert_eq!((all, seen.len()), (8, 8), "{query}");
     }
-    let (status, headers, _) = ask(&format!("/customers/{}/orders", shop.customer_id), &[("accept", "text/csv")]).await?;
+    let (status, headers, _) =
+        ask(&format!("/customers/{}/orders", shop.customer_id), &[("accept", "text/csv")]).await?;
     assert_eq!((status, headers["content-type"].to_str()?), (200, "text/csv; charset=utf-8"));
     Ok(())
 }

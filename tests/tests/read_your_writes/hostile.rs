@@ -7,9 +7,29 @@ use serde_json::Value;
 use tests::{ALONE, shop::Shop, var};
 
 const HOSTILE: [&str; 24] = [
-    "' or '1'='1", "'; drop table orders; --", "\" or 1=1 --", "') union select version(), null --", "\\'; select pg_sleep(9); --",
-    "{id}", "{table}", "{limit:UInt64}", "$1", "%s", "\\N", "\\", "a\tb\nc\rd", "*", "_all", "order:*\r\nFLUSHALL\r\n",
-    "{\"match_all\":{}}", "\"}}]}},\"query\":{\"match_all\":{}}", "a AND (b OR", "/.*/", "..%2f..%2f", "😀\u{202e}abc", "<script>alert(1)</script>",
+    "' or '1'='1",
+    "'; drop table orders; --",
+    "\" or 1=1 --",
+    "') union select version(), null --",
+    "\\'; select pg_sleep(9); --",
+    "{id}",
+    "{table}",
+    "{limit:UInt64}",
+    "$1",
+    "%s",
+    "\\N",
+    "\\",
+    "a\tb\nc\rd",
+    "*",
+    "_all",
+    "order:*\r\nFLUSHALL\r\n",
+    "{\"match_all\":{}}",
+    "\"}}]}},\"query\":{\"match_all\":{}}",
+    "a AND (b OR",
+    "/.*/",
+    "..%2f..%2f",
+    "😀\u{202e}abc",
+    "<script>alert(1)</script>",
     "${jndi:ldap://x}",
 ];
 

@@ -72,7 +72,7 @@ async fn one(
     let mut turn = number as u64;
     while !enough.load(Ordering::SeqCst) {
         turn += 1;
-        if turn % 3 == 0 {
+        if turn.is_multiple_of(3) {
             wallet.round(&client, turn / 3).await?;
         } else {
             client.round().await?;
@@ -90,7 +90,7 @@ async fn disturb(enough: &AtomicBool) -> Result<()> {
     while !enough.load(Ordering::SeqCst) {
         turn += 1;
         let projector = Process::running("projector-run")?;
-        if turn % 4 == 0 {
+        if turn.is_multiple_of(4) {
             projector.kill().await?;
             sleep(Duration::from_millis(300)).await;
             projector.start(&[LAG])?;
@@ -125,7 +125,12 @@ async fn with_lag<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 async fn nothing_is_missed(story: Story) -> Result<()> {
     let _alone = ALONE.lock().await;
     let tally = with_lag(story.tell()).await?;
-    ensure!(tally.misses.is_empty(), "answers that missed their callers' own writes, see {}: {:#?}", log("projector-serve"), tally.misses);
+    ensure!(
+        tally.misses.is_empty(),
+        "answers that missed their callers' own writes, see {}: {:#?}",
+        log("projector-serve"),
+        tally.misses
+    );
     ensure!(tally.answered() >= story.reads, "only {} reads", tally.answered());
     ensure!(tally.of_several > 0, "no token named several aggregates");
     let (waited, answered) = (tally.waited(), tally.answered());

@@ -35,7 +35,10 @@ impl Tally {
     pub(crate) fn print(&self) {
         let (answered, waited) = (self.answered(), self.waited());
         let percent = 100 * waited / answered.max(1);
-        eprintln!("{answered} reads, {waited} ({percent} %) waited, {} of several aggregates, {} were told to come again", self.of_several, self.behind);
+        eprintln!(
+            "{answered} reads, {waited} ({percent} %) waited, {} of several aggregates, {} were told to come again",
+            self.of_several, self.behind
+        );
         for (endpoint, (all, waited)) in &self.reads {
             eprintln!("  {endpoint}: {all}, {waited} waited");
         }
