@@ -48,6 +48,9 @@ const LETTERS_EVERY: Duration = Duration::from_secs(1);
 /// Poison events in a minute that are parked; more mean that it isn't the events' fault, and the read model stands still.
 const PARKED_A_MINUTE: usize = 50;
 
+/// Events that a partition remembers one by one, because a transaction is open since before them; with more it is said.
+const RECENT_LARGE: usize = 20_000;
+
 /// A partition of ours.
 #[derive(Debug, Default)]
 struct Owned {
@@ -61,6 +64,24 @@ struct Owned {
     stopped: Option<Stopped>,
     /// When what is held has waited long enough.
     give_up_at: Option<Instant>,
+    /// How many events it remembered when that was last said to be many.
+    said_recent: usize,
+}
+
+impl Owned {
+    /// Says it when the recent set has become large, and again at each doubling.
+    fn watch_recent(&mut self, generation: &str, partition: &Partition) {
+        let progress = self.lane.progress();
+        let recent = progress.recent.len();
+        if recent < RECENT_LARGE {
+            self.said_recent = 0;
+        } else if recent >= 2 * self.said_recent {
+            self.said_recent = recent;
+            tracing::warn!(generation, topic = %partition.topic, partition = partition.number, recent, txid = progress.watermark,
+                "a transaction is open in the write database's cluster since before these events: each of them is remembered, and all \
+                 become slower; find it by pg_stat_activity.backend_xmin and end it");
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -404,6 +425,7 @@ impl Worker {
             if let Some(owned) = self.owned.get_mut(&partition) {
                 owned.give_up_at = lane.is_holding().then(|| owned.give_up_at.unwrap_or(now + HOLD));
                 owned.lane = lane;
+                owned.watch_recent(&self.calls.generation, &partition);
             }
         }
         for (partition, stop) in &finished.stops {
