@@ -67,6 +67,10 @@ pub(crate) struct Report {
     pub(crate) sent: u64,
     /// Accepted ones.
     pub(crate) ok: u64,
+    /// Of all requests, as in [`Totals`].
+    pub(crate) latency_ms: Option<Figures>,
+    /// Of all requests, as in [`Totals`].
+    pub(crate) service_ms: Option<Figures>,
     /// `None` without any.
     pub(crate) commands: Option<Totals>,
     /// `None` without any.

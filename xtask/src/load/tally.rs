@@ -113,9 +113,9 @@ impl Tally {
     }
 
     pub(super) fn into_report(self, elapsed: Duration, schedule: &Schedule) -> Report {
-        let totals = |side: Side| {
+        let totals = |sides: &[Side]| {
             let (mut sent, mut ok, mut from_slot, mut from_send) = (0, 0, Latencies::default(), Latencies::default());
-            for (_, part) in self.parts.iter().filter(|((of, _), _)| *of == side) {
+            for (_, part) in self.parts.iter().filter(|((side, _), _)| sides.contains(side)) {
                 (sent, ok) = (sent + part.sent, ok + part.ok);
                 from_slot.merge(&part.from_slot);
                 from_send.merge(&part.from_send);
@@ -123,7 +123,8 @@ impl Tally {
             let (latency_ms, service_ms) = (from_slot.figures(), from_send.figures());
             (sent > 0).then_some(Totals { sent, ok, latency_ms, service_ms })
         };
-        let sent: u64 = self.parts.values().map(|part| part.sent).sum();
+        let all = totals(&[Side::Command, Side::Query]);
+        let sent = all.as_ref().map_or(0, |all| all.sent);
         let endpoints = self.parts.iter().filter(|(_, part)| part.sent > 0).map(|((side, name), part)| Endpoint {
             side: if *side == Side::Command { "command" } else { "query" },
             name: (*name).to_owned(),
@@ -136,9 +137,11 @@ impl Tally {
         });
         Report {
             sent,
-            ok: self.parts.values().map(|part| part.ok).sum(),
-            commands: totals(Side::Command),
-            queries: totals(Side::Query),
+            ok: all.as_ref().map_or(0, |all| all.ok),
+            latency_ms: all.as_ref().map(|all| all.latency_ms),
+            service_ms: all.as_ref().map(|all| all.service_ms),
+            commands: totals(&[Side::Command]),
+            queries: totals(&[Side::Query]),
             append_ms: (!self.append.is_empty()).then(|| self.append.figures()),
             endpoints: endpoints.collect(),
             refused: self.refused,
