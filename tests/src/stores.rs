@@ -150,8 +150,7 @@ impl Stores {
     /// # Errors
     /// When the engine refuses.
     pub async fn delete_document(&self, order_id: &str, version: u64) -> Result<()> {
-        let url =
-            format!("{}?version={version}&version_type=external_gte", self.document_url(SEARCH_ALIAS, order_id));
+        let url = format!("{}?version={version}&version_type=external_gte", self.document_url(SEARCH_ALIAS, order_id));
         let answer = self.http.delete(url).send().await?;
         ensure!(answer.status().is_success(), "{}", answer.text().await?);
         Ok(())

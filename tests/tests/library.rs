@@ -102,11 +102,10 @@ async fn a_library_runs_on_files_alone() -> Result<()> {
 
     // The loan first: it has to wait for its book, and for everybody's name. March 29, 00:30 in Berlin.
     let opened = 1_774_740_600_000_000_i64;
-    let loan = |id: &str, branch: Value| {
-        json!({"loan_id": id, "member_id": "m-1", "book_id": "b-1", "branch_id": branch, "opened_at": opened, "due": 20_560})
-    };
+    let loan = |id: &str, branch: Value| json!({"loan_id": id, "member_id": "m-1", "book_id": "b-1", "branch_id": branch, "opened_at": opened, "due": 20_560});
     outbox.send("LoanOpened", 1, "l-1", loan("l-1", json!("north"))).await?;
-    let nameless = json!({"member": null, "title": null, "due": "2026-04-17", "state": "open", "renewals": 0, "lendable": true});
+    let nameless =
+        json!({"member": null, "title": null, "due": "2026-04-17", "state": "open", "renewals": 0, "lendable": true});
     projector.answers("/library/loans/l-1", nameless).await?;
     let book = json!({"book_id": "b-1", "title": "Emna", "authors": ["Jane Austen"], "genre": "novel", "pages": 474});
     outbox.send("BookAcquired", 1, "b-1", book).await?;
@@ -119,9 +118,7 @@ async fn a_library_runs_on_files_alone() -> Result<()> {
     outbox.send("LoanReturned", 1, "l-2", returned).await?;
 
     // Redis: both loans show the names of now.
-    let desk = |due: &str, state: &str, renewals: i64| {
-        json!({"member": "Ada Lovelace", "title": "Emma", "due": due, "state": state, "renewals": renewals, "lendable": true})
-    };
+    let desk = |due: &str, state: &str, renewals: i64| json!({"member": "Ada Lovelace", "title": "Emma", "due": due, "state": state, "renewals": renewals, "lendable": true});
     projector.answers("/library/loans/l-1", desk("2026-04-24", "open", 1)).await?;
     projector.answers("/library/loans/l-2", desk("2026-04-17", "returned", 0)).await?;
     // Search.

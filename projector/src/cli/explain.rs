@@ -104,7 +104,10 @@ fn explain(compiled: &Compiled, source: &Source, field: Option<&str>) -> String 
         row("personal", &projection.masks.iter().map(mask).collect::<Vec<_>>().join(", "));
     }
     let Limits { lag_ms_max, batch_max, batch_wait_ms } = projection.limits;
-    row("limits", &format!("late above {lag_ms_max} ms; batches of {batch_max} events, {batch_wait_ms} ms apart at least"));
+    row(
+        "limits",
+        &format!("late above {lag_ms_max} ms; batches of {batch_max} events, {batch_wait_ms} ms apart at least"),
+    );
     for query in &projection.queries {
         row("query", &format!("GET {}  {}", query.get.value, query.description.trim()));
     }

@@ -1,8 +1,8 @@
 //! Calls to the store, the registry and the control store, each tried again for as long as the other side is away.
 
-use super::{HostError, Lookups};
 use super::retry::Backoff;
 use super::stats::Stats;
+use super::{HostError, Lookups};
 use crate::apply::{Delivery, Event, Question};
 use crate::control::ControlError;
 use crate::event::{Decoder, Envelope, Raw};

@@ -59,8 +59,7 @@ impl Lookups {
     /// # Errors
     /// [`SinkError::Unavailable`] while the store is away or the other read model has no live generation.
     pub async fn ask(&self, question: &Question) -> Result<Vec<Option<Object>>, SinkError> {
-        let (Some(lookup), Some(kept)) =
-            (self.compiled.lookups.get(question.lookup), self.kept.get(question.lookup))
+        let (Some(lookup), Some(kept)) = (self.compiled.lookups.get(question.lookup), self.kept.get(question.lookup))
         else {
             return Ok(vec![None; question.keys.len()]);
         };
@@ -109,7 +108,10 @@ impl Lookups {
         };
         let live = self.control.live().await.map_err(|e| unavailable(format!("`{}`: {e}", lookup.name)))?;
         let generation = live.into_iter().find(|generation| generation.read_model == *name).ok_or_else(|| {
-            unavailable(format!("`{}`: no generation of the read model `{name}` is live; `projector apply` it", lookup.name))
+            unavailable(format!(
+                "`{}`: no generation of the read model `{name}` is live; `projector apply` it",
+                lookup.name
+            ))
         })?;
         match &mut kept.target {
             Some(Target::Live { generation_id, looked_at, .. }) if *generation_id == generation.generation_id => {

@@ -87,7 +87,13 @@ mod tests {
 
     #[test]
     fn a_host_that_waits_for_partitions_is_not_ready() {
-        let stats = [Watched { read_model: "loans".into(), generation: 1, live: true, stats: Arc::default(), lag_max: Duration::from_secs(1) }];
+        let stats = [Watched {
+            read_model: "loans".into(),
+            generation: 1,
+            live: true,
+            stats: Arc::default(),
+            lag_max: Duration::from_secs(1),
+        }];
         assert_eq!(ready(&stats), (StatusCode::SERVICE_UNAVAILABLE, "waiting for partitions: loans".to_owned()));
         assert!(!metrics(&stats).contains("partition=\""));
     }

@@ -119,7 +119,12 @@ impl Compiled {
         if !findings.is_empty() {
             if !events.is_empty() && kind != ReadModelKind::Join {
                 // All errors at once: those of the programs whose events there are, too.
-                findings.extend(infer(&Compiler::default(), source, kind, &events).err().unwrap_or_default());
+                let found = infer(&Compiler::default(), source, kind, &events).err().unwrap_or_default();
+                // A lookup that is wrong is named once, not wherever it is read.
+                let of_lookup = |finding: &Finding| {
+                    projection.lookup.keys().any(|name| finding.message().contains(&format!("`%{name}")))
+                };
+                findings.extend(found.into_iter().filter(|finding| !of_lookup(finding)));
             }
             return Err(findings);
         }
@@ -212,7 +217,11 @@ fn asks(programs: &Programs, lookups: &[Arc<LookedUp>]) -> BTreeMap<Arc<str>, Ve
         let reads = program.reads();
         (0..lookups.len()).filter(|&n| reads.contains(&*lookups[n].name)).collect::<Vec<_>>()
     };
-    programs.iter().map(|(name, program)| (Arc::clone(name), of(program))).filter(|(_, asks)| !asks.is_empty()).collect()
+    programs
+        .iter()
+        .map(|(name, program)| (Arc::clone(name), of(program)))
+        .filter(|(_, asks)| !asks.is_empty())
+        .collect()
 }
 
 /// Compiles all programs until the document's type no longer widens: what one event sets, another may find or not find.

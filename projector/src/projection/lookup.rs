@@ -97,7 +97,10 @@ impl FieldType {
             | (Scalar::Float, Value::Float(_))
             | (Scalar::Boolean, Value::Boolean(_))
             | (Scalar::Time, Value::Timestamp(_)) => value.clone(),
-            #[allow(clippy::cast_precision_loss, reason = "as in every store: a whole number where a fraction may stand")]
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "as in every store: a whole number where a fraction may stand"
+            )]
             (Scalar::Float, Value::Integer(n)) => Value::from_f64_or_zero(*n as f64),
             (Scalar::Time, Value::Bytes(text)) => {
                 let at = DateTime::parse_from_rfc3339(std::str::from_utf8(text).ok()?).ok()?;
@@ -129,7 +132,10 @@ impl LookedUp {
                 None => return Ok(None),
                 Some(value) => of.read(value).ok_or_else(|| {
                     let found = crate::expr::json::to_json(value);
-                    format!("lookup `{}`: `{name}` of `{key}` is {found}, which isn't of the type that the file says", self.name)
+                    format!(
+                        "lookup `{}`: `{name}` of `{key}` is {found}, which isn't of the type that the file says",
+                        self.name
+                    )
                 })?,
             };
             fields.insert(name.clone(), value);
@@ -193,7 +199,11 @@ impl LookedUp {
 }
 
 /// Reads the file's lookups.
-pub(super) fn read(source: &Source, projection: &Projection, kind: ReadModelKind) -> Result<Vec<Arc<LookedUp>>, Vec<Finding>> {
+pub(super) fn read(
+    source: &Source,
+    projection: &Projection,
+    kind: ReadModelKind,
+) -> Result<Vec<Arc<LookedUp>>, Vec<Finding>> {
     let (mut all, mut findings) = (Vec::new(), Vec::new());
     for (name, lookup) in &projection.lookup {
         let mut say = |message: String, help: &str| {
@@ -220,7 +230,10 @@ fn one(name: &str, lookup: &Spanned<Lookup>) -> Result<LookedUp, (String, &'stat
         ["id", "type", "version", "aggregate_type", "aggregate_id", "sequence", "occurred_at", "data"];
     let good = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if TAKEN.contains(&name) || !good(name) {
-        return Err(("that can't be its name".to_owned(), "programs say `%name`: letters, digits and `_`, and none of the event's own"));
+        return Err((
+            "that can't be its name".to_owned(),
+            "programs say `%name`: letters, digits and `_`, and none of the event's own",
+        ));
     }
     let Lookup { read_model, table, column, key, fields, missing, cache_ms } = &lookup.value;
     let from = match (read_model, table, column) {
@@ -229,17 +242,31 @@ fn one(name: &str, lookup: &Spanned<Lookup>) -> Result<LookedUp, (String, &'stat
             let (schema, table) = table.split_once('.').unwrap_or(("public", table));
             LookupFrom::Table { schema: schema.to_owned(), table: table.to_owned(), column: column.clone() }
         }
-        _ => return Err(("nothing says where".to_owned(), "write `read_model: name`, or `table: schema.name` and `column: …`")),
+        _ => {
+            return Err((
+                "nothing says where".to_owned(),
+                "write `read_model: name`, or `table: schema.name` and `column: …`",
+            ));
+        }
     };
     let keys = IdPath::parse(key).ok_or_else(|| {
-        (format!("`{key}` is no path to a key"), "names of the event's data with dots between; `[]` behind a list, as in `lines[].book_id`")
+        (
+            format!("`{key}` is no path to a key"),
+            "names of the event's data with dots between; `[]` behind a list, as in `lines[].book_id`",
+        )
     })?;
     if fields.is_empty() {
-        return Err(("it has no fields".to_owned(), "name those that programs read, each with its type: `title: string`"));
+        return Err((
+            "it has no fields".to_owned(),
+            "name those that programs read, each with its type: `title: string`",
+        ));
     }
     let typed = fields.iter().map(|(name, text)| {
         let of = FieldType::parse(text).ok_or_else(|| {
-            (format!("`{name}: {text}`"), "a type is string, integer, float, boolean or time, with `?` behind it if it may be null")
+            (
+                format!("`{name}: {text}`"),
+                "a type is string, integer, float, boolean or time, with `?` behind it if it may be null",
+            )
         })?;
         Ok((KeyString::from(name.as_str()), of))
     });

@@ -116,7 +116,8 @@ pub fn check_masks(source: &Source, compiled: &Compiled, catalog: &Catalog) -> V
         if names.contains(field.split(['.', '[']).next().unwrap_or_default())
             && !projection.masks.keys().any(|name| touch(name, &field))
         {
-            let message = format!("`{field}` holds personal data: the schema marks `{origin}` so, and `masks` doesn't name it");
+            let message =
+                format!("`{field}` holds personal data: the schema marks `{origin}` so, and `masks` doesn't name it");
             let help = format!(
                 "say how those see it who may not read it: under `masks:`, `{field}: hide`, `initial` or `show`; or leave it out"
             );

@@ -17,8 +17,8 @@ pub use join::{IdPath, Join, Parent};
 pub use lookup::{LookedUp, LookupFrom};
 pub use masks::{check_masks, personal_fields};
 pub use model::{
-    ClickhouseStore, DayRollup, ElasticsearchStore, Limits, Lookup, Mask, Missing, NamedParent, ParentIds, PostgresStore,
-    Projection, RedisStore, Store, Ttl,
+    ClickhouseStore, DayRollup, ElasticsearchStore, Limits, Lookup, Mask, Missing, NamedParent, ParentIds,
+    PostgresStore, Projection, RedisStore, Store, Ttl,
 };
 pub use query::*;
 pub use schema::schema;

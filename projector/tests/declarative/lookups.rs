@@ -1,7 +1,9 @@
 //! What is looked up: asked once a batch, waited for, and asked for no more once a document has its event.
 
 use super::support::library;
-use projector::apply::{Batch, Delivery, Event, Finished, Lane, Part, Partition, Question, Stored, TRIES, TRIES_TO_FIND};
+use projector::apply::{
+    Batch, Delivery, Event, Finished, Lane, Part, Partition, Question, Stored, TRIES, TRIES_TO_FIND,
+};
 use projector::event::{Catalog, Envelope, EventRef, Raw};
 use projector::expr::{Object, Value};
 use projector::projection::{Compiled, Source};
@@ -105,7 +107,11 @@ fn what_is_missing_is_waited_for_longer_than_poison() {
     let compiled = compiled("wait");
     let one = || vec![borrowed(1, Value::from("m-1"))];
     let (_, _, finished) = fold(&compiled, Lane::default(), one(), None, None);
-    assert!(finished.stops[0].1.reason.contains("lookup `member`: nothing is found under `m-1`"), "{:?}", finished.stops);
+    assert!(
+        finished.stops[0].1.reason.contains("lookup `member`: nothing is found under `m-1`"),
+        "{:?}",
+        finished.stops
+    );
     let lane = finished.lanes.into_iter().next().unwrap().1;
     let (_, document, finished) = fold(&compiled, lane, one(), None, Some("reader"));
     assert_eq!((level(document.as_ref()).as_deref(), finished.stops.len()), (Some("reader"), 0));

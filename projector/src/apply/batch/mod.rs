@@ -569,7 +569,15 @@ impl Share {
             Plan::Stop(reason) => Some((i, reason.clone())),
             _ => None,
         });
-        Self { partition, lane: part.lane, items, letters: part.letters, no_parking: part.no_parking, stop, looked_up: HashMap::new() }
+        Self {
+            partition,
+            lane: part.lane,
+            items,
+            letters: part.letters,
+            no_parking: part.no_parking,
+            stop,
+            looked_up: HashMap::new(),
+        }
     }
 }
 

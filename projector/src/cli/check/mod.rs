@@ -133,10 +133,9 @@ fn looks_up((compiled, source, _): &Right, all: &[Right], whole: bool) -> Vec<Fi
                 lookup.against(other.kind, &other.document),
                 "name under `fields` what that read model has, each with its type",
             ),
-            None if whole => (
-                vec![format!("no file declares the read model `{name}`")],
-                "check it together with the file that does",
-            ),
+            None if whole => {
+                (vec![format!("no file declares the read model `{name}`")], "check it together with the file that does")
+            }
             None => continue,
         };
         findings.extend(wrong.into_iter().map(|wrong| {

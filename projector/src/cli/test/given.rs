@@ -64,13 +64,20 @@ fn looked_up(
         for (key, fields) in &given.value {
             let Json::Object(fields) = fields else {
                 let message = format!("what lookup `{}` finds under `{key}` is no object", lookup.name);
-                findings.push(Finding::at(source, given.defined, message, "write `{ field: value }`; leave out what isn't found"));
+                findings.push(Finding::at(
+                    source,
+                    given.defined,
+                    message,
+                    "write `{ field: value }`; leave out what isn't found",
+                ));
                 continue;
             };
             let fields = json::object_from_json(fields.clone(), &lookup.kind());
             match lookup.read(key, &fields) {
                 Ok(_) => _ = found.insert(key.clone(), fields),
-                Err(reason) => findings.push(Finding::at(source, given.defined, reason, "give it the type under `fields`")),
+                Err(reason) => {
+                    findings.push(Finding::at(source, given.defined, reason, "give it the type under `fields`"))
+                }
             }
         }
         all.push(found);
