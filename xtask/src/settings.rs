@@ -294,7 +294,7 @@ mod tests {
             assert_eq!(test.port(port), dev.port(port) + 2000, "{port}");
         }
         assert_eq!(dev.env()["KAFKA_BROKERS"], "127.0.0.1:19092");
-        assert_eq!(test.env()["WRITE_DATABASE_URL"], "postgres://app@127.0.0.1:57432/app");
+        assert_eq!(test.env()["WRITE_DATABASE_URL"], "postgres://app@127.0.0.1:17432/app");
         assert!(test.env()["DEV_RUN_DIR"].ends_with("run/test"));
     }
 

@@ -7,10 +7,14 @@
 
 mod cache;
 mod calls;
+mod fold;
 mod follow;
 mod lag;
 mod letters;
+mod lookup;
+mod meter;
 mod orders;
+mod past;
 mod publisher;
 mod retry;
 mod saver;
@@ -36,6 +40,9 @@ use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
+pub use lookup::Lookups;
+pub use meter::LagMeter;
+pub use past::Past;
 pub use stats::Stats;
 
 /// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
@@ -52,6 +59,8 @@ pub struct HostConfig {
     pub kafka: KafkaConfig,
     /// The read stores.
     pub stores: StoreUrls,
+    /// The database with the event store, from which single documents are made anew, if it was named.
+    pub event_store: Option<String>,
     /// How long each write is held back; zero but in tests.
     pub fault_delay: Duration,
 }
@@ -119,6 +128,7 @@ struct Running {
     stats: Arc<Stats>,
     source: KafkaSource,
     orders: watch::Sender<Orders>,
+    lag_max: Duration,
     stop: CancellationToken,
     task: JoinHandle<Result<(), HostError>>,
     _upkeep: Upkeep,
@@ -135,6 +145,8 @@ pub struct Watched {
     pub live: bool,
     /// What it has done since it was started here.
     pub stats: Arc<Stats>,
+    /// From the event to readers: above it the read model is late.
+    pub lag_max: Duration,
 }
 
 /// The generations that run on this host.
@@ -182,7 +194,7 @@ impl Host {
         };
         // Of what is live now each must run, or the host says why it can't start.
         for generation in host.control.live().await? {
-            host.run(generation, Arc::default(), Orders::default())?;
+            host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() })?;
         }
         host.follow().await?;
         Ok(host)
@@ -199,9 +211,14 @@ impl Host {
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
+        let compiled = Arc::new(compiled);
+        let lag_max = Duration::from_millis(compiled.projection.limits.lag_ms_max.into());
+        let (catalog, stores) = (Arc::clone(&self.catalog), self.config.stores.clone());
+        let lookups = Arc::new(Lookups::new(Arc::clone(&compiled), self.control.clone(), catalog, stores));
         let worker = Worker::new(Setup {
             generation: generation.clone(),
-            compiled: Arc::new(compiled),
+            compiled,
+            lookups,
             sink,
             decoder: Arc::clone(&self.decoder),
             source: source.clone(),
@@ -209,12 +226,13 @@ impl Host {
             control: self.control.clone(),
             stats: Arc::clone(&stats),
             fault_delay: self.config.fault_delay,
+            event_store: self.config.event_store.clone(),
             orders: ordered,
             stop: stop.clone(),
             cache_share: self.cache_share.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, orders, stop, task, _upkeep: upkeep });
+        self.running.push(Running { generation, stats, source, orders, lag_max, stop, task, _upkeep: upkeep });
         Ok(())
     }
 
