@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use tests::{schemathesis, write_service::WriteService};
 
-const REQUESTS_EACH: u32 = 40;
+const REQUESTS_EACH: u32 = 25;
 const SEED: u32 = 6;
 
 async fn is_as_described(url: &str) -> Result<()> {
