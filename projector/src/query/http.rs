@@ -49,6 +49,7 @@ pub(crate) fn router(service: Service, limits: &ServiceLimits) -> Router {
         .route("/health/live", get(|| async { json_response(StatusCode::OK, &json!({"status": "live"})) }))
         .route("/health/ready", get(ready))
         .route("/openapi.json", get(description))
+        .route("/freshness/{read_model}", get(super::reached::freshness))
         .fallback(query)
         .layer(CompressionLayer::new())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
@@ -131,10 +132,18 @@ async fn description(State(service): State<Service>) -> Response {
 }
 
 async fn query(State(service): State<Service>, request: Request) -> Response {
-    let Ok(_permit) = service.permits.try_acquire() else { return Problem::overloaded().into_response() };
-    match timeout(REQUEST_TIMEOUT, route(&service, &request.into_parts().0)).await {
-        Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
-        Err(_) => Problem::timed_out().into_response(),
+    let request = request.into_parts().0;
+    service.limited(route(&service, &request)).await
+}
+
+impl Service {
+    /// Answers within the limits on requests at a time and on a request's time.
+    pub(super) async fn limited(&self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
+        let Ok(_permit) = self.permits.try_acquire() else { return Problem::overloaded().into_response() };
+        match timeout(REQUEST_TIMEOUT, work).await {
+            Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
+            Err(_) => Problem::timed_out().into_response(),
+        }
     }
 }
 
@@ -202,7 +211,7 @@ pub(super) async fn ask_as(
                 asked.freshness = asked.freshness.already_met();
             }
         }
-        let mut answered = Answered { model: Arc::clone(&found.target.model), waited: None };
+        let mut answered = Answered::of(Arc::clone(&found.target.model));
         let question = match Question::new(found.target, &found.parameters, &asked, begin) {
             Ok(question) => question,
             Err(problem) => return Ok((answered, Err(problem))),
@@ -219,6 +228,10 @@ pub(super) async fn ask_as(
 }
 
 impl Answered {
+    pub(super) fn of(model: Arc<ReadModel>) -> Self {
+        Self { model, waited: None }
+    }
+
     fn respond(&self, answer: &Answer, form: Form, asked: &HeaderMap) -> Response {
         let is_known = |value: &HeaderValue| {
             let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
@@ -275,7 +288,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-fn json_response(status: StatusCode, body: &Json) -> Response {
+pub(super) fn json_response(status: StatusCode, body: &Json) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     (status, headers, body.to_string()).into_response()
 }

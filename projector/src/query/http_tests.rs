@@ -225,6 +225,34 @@ async fn a_search_with_a_token_waits_then_refreshes_then_searches() {
 }
 
 #[tokio::test]
+async fn freshness_is_answered_when_all_readers_will_see_it() {
+    let world = Arc::new(World::serving(CONFIG).await);
+    let path =
+        |wait_ms: u64| format!("/freshness/found?consistency_token={}&wait_ms={wait_ms}", token("e", 9, "o-1", 1));
+    let (status, headers, body) = world.get(&path(100)).await;
+    assert_eq!((status.as_u16(), &body["type"]), (503, &json!("/problems/read-model-behind")));
+    assert_eq!(headers["read-model"], "found");
+    let answer = tokio::spawn({
+        let (world, path) = (Arc::clone(&world), path(5_000));
+        async move { world.get(&path).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!answer.is_finished());
+    world.handle("o-1", 9, 1);
+    let (status, _, body) = answer.await.unwrap();
+    assert_eq!((status.as_u16(), body), (200, json!({"read_model": "found", "generation": 2, "position": 1})));
+    assert_eq!(world.engine.called(), ["found-g2/_refresh"], "a search without a token finds it from now on");
+    for (path, status, name) in [
+        ("/freshness/lost", 404, "no-such-read-model"),
+        ("/freshness/found?colour=red", 400, "invalid-parameter"),
+        ("/freshness/found?consistency_token=AAAA", 400, "invalid-token"),
+    ] {
+        let (found, _, body) = world.get(path).await;
+        assert_eq!((found.as_u16(), &body["type"]), (status, &json!(format!("/problems/{name}"))), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn at_the_time_limit_there_is_no_answer() {
     let world = World::serving(CONFIG).await;
     world.handle("o-1", 5, 1);

@@ -37,6 +37,7 @@ mod parameters;
 mod partition;
 mod path;
 mod problem;
+mod reached;
 mod refresh;
 mod represent;
 mod request;

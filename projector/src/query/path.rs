@@ -15,7 +15,7 @@ enum Segment {
 }
 
 /// First segments that belong to the service itself.
-const RESERVED: [&str; 6] = ["api", "docs", "health", "metrics", "openapi.json", "problems"];
+const RESERVED: [&str; 7] = ["api", "docs", "freshness", "health", "metrics", "openapi.json", "problems"];
 
 impl PathPattern {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {

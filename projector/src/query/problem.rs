@@ -49,6 +49,12 @@ impl Problem {
         )
     }
 
+    /// No live read model has this name.
+    pub(crate) fn no_such_read_model(name: &str) -> Self {
+        let detail = format!("no live read model is called `{name}`");
+        Self::new(StatusCode::NOT_FOUND, "no-such-read-model", "there is no such read model", detail)
+    }
+
     /// The read model has no such document.
     pub(crate) fn not_found(read_model: &str, key: &str) -> Self {
         Self::new(

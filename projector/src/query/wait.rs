@@ -68,17 +68,7 @@ impl<'a> Wait<'a> {
         write_side: Option<&'a WriteSide>,
         begin: Instant,
     ) -> Result<Self, Problem> {
-        let mut wait = Self {
-            model,
-            demands: freshness::demands(&freshness.tokens, &model.generation.topics),
-            version: None,
-            write_side,
-            stale_ok: freshness.stale_ok,
-            is_watching: freshness.is_watching,
-            begin,
-            until: freshness::deadline(begin, freshness.wait_ms),
-            waited_us: AtomicU64::new(0),
-        };
+        let mut wait = Self::of_tokens(model, freshness, write_side, begin);
         let about = endpoint.about.as_ref().map(|about| {
             (
                 about.aggregate_type.as_str(),
@@ -102,6 +92,26 @@ impl<'a> Wait<'a> {
     /// Whether the caller asked for anything.
     pub(crate) fn asks(&self) -> bool {
         !self.demands.is_empty() || self.version.is_some()
+    }
+
+    /// For what the tokens say, and nothing else.
+    pub(crate) fn of_tokens(
+        model: &'a ReadModel,
+        freshness: &Freshness,
+        write_side: Option<&'a WriteSide>,
+        begin: Instant,
+    ) -> Self {
+        Self {
+            model,
+            demands: freshness::demands(&freshness.tokens, &model.generation.topics),
+            version: None,
+            write_side,
+            stale_ok: freshness.stale_ok,
+            is_watching: freshness.is_watching,
+            begin,
+            until: freshness::deadline(begin, freshness.wait_ms),
+            waited_us: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn waited(&self) -> Duration {
