@@ -95,7 +95,7 @@ enum Command {
         /// Keep the components running afterwards, to look at them
         #[arg(long)]
         keep: bool,
-        /// `faults`: the long fault suite alone, with a table of its steps; `rebuild`: rebuilds under load alone; all else is passed on to `cargo test`
+        /// `faults`: the long fault suite alone, with a table of its steps, and 100,000 reads of own writes; `rebuild`: rebuilds under load alone; all else is passed on to `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -25,7 +25,7 @@ pub struct Query {
     /// The parameters: those of the path, and those of the query string. Any other is refused with 400.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
-    /// The aggregate that it is about, and the parameter that has its id: `{ account: id }`. It gives `min_seq` and
+    /// The aggregate that it is about, and the parameter that has its id: `{ member: id }`. It gives `min_seq` and
     /// `consistency=strong` their meaning. For one document under its aggregate's id it is known without being said.
     #[serde(default)]
     pub about: BTreeMap<String, String>,
@@ -79,7 +79,7 @@ pub struct Query {
     /// Who may ask. Shown in the description; not enforced until callers are known by more than their address.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Which parameter must be which claim of the caller: `{ customer_id: sub }`. As `roles`, not enforced yet.
+    /// Which parameter must be which claim of the caller: `{ member_id: sub }`. As `roles`, not enforced yet.
     #[serde(default)]
     pub row_filter: BTreeMap<String, String>,
 }

@@ -134,15 +134,17 @@ async fn description(State(service): State<Service>) -> Response {
 
 async fn query(State(service): State<Service>, request: Request) -> Response {
     let request = request.into_parts().0;
-    limited(&service, route(&service, &request)).await
+    service.limited(route(&service, &request)).await
 }
 
-/// Answers within the limits on requests at a time and on a request's time.
-pub(super) async fn limited(service: &Service, work: impl Future<Output = Result<Response, Problem>>) -> Response {
-    let Ok(_permit) = service.permits.try_acquire() else { return Problem::overloaded().into_response() };
-    match timeout(REQUEST_TIMEOUT, work).await {
-        Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
-        Err(_) => Problem::timed_out().into_response(),
+impl Service {
+    /// Answers within the limits on requests at a time and on a request's time.
+    pub(super) async fn limited(&self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
+        let Ok(_permit) = self.permits.try_acquire() else { return Problem::overloaded().into_response() };
+        match timeout(REQUEST_TIMEOUT, work).await {
+            Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
+            Err(_) => Problem::timed_out().into_response(),
+        }
     }
 }
 
@@ -210,7 +212,7 @@ pub(super) async fn ask_as(
                 asked.freshness = asked.freshness.already_met();
             }
         }
-        let mut answered = Answered { model: Arc::clone(&found.target.model), waited: None };
+        let mut answered = Answered::of(Arc::clone(&found.target.model));
         let question = match Question::new(found.target, &found.parameters, &asked, begin) {
             Ok(question) => question,
             Err(problem) => return Ok((answered, Err(problem))),
@@ -233,6 +235,10 @@ pub(super) async fn ask_as(
 }
 
 impl Answered {
+    pub(super) fn of(model: Arc<ReadModel>) -> Self {
+        Self { model, waited: None }
+    }
+
     fn respond(&self, answer: &Answer, form: Form, asked: &HeaderMap) -> Response {
         let is_known = |value: &HeaderValue| {
             let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
