@@ -214,6 +214,12 @@ mod tests {
     }
 
     #[test]
+    fn every_verb_can_be_called() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
     fn help_shows_no_address_of_the_environment() {
         use clap::CommandFactory as _;
         let run = Cli::command().find_subcommand("run").unwrap().clone();

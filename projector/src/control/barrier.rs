@@ -204,14 +204,16 @@ impl Control {
         Ok(tx.commit().await?)
     }
 
-    /// What owners said at a barrier, by generation.
+    /// What the present owners said at a barrier, by generation. What one said who was replaced since doesn't count: whoever
+    /// followed it may not have heard of the barrier yet.
     ///
     /// # Errors
     /// [`ControlError`].
     pub async fn arrivals(&self, barrier_id: i64) -> Result<HashMap<i64, Vec<Arrival>>, ControlError> {
         type Line = (i64, String, i32, i64, i64, bool);
         let rows: Vec<Line> = sqlx::query_as(
-            "select generation_id, topic, partition, fence, position, arrived from barrier_arrival where barrier_id = $1",
+            "select generation_id, topic, partition, fence, position, arrived
+             from barrier_arrival join partition_owner using (generation_id, topic, partition, fence) where barrier_id = $1",
         )
         .bind(barrier_id)
         .fetch_all(self.pool())

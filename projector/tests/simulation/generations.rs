@@ -13,7 +13,7 @@ use projector::projection::Compiled;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 1_000;
 /// What happens in a world at most.
 const MOMENTS: usize = 40_000;
 
@@ -323,13 +323,13 @@ impl<'a> Rebuilding<'a> {
     fn limit(&mut self, g: usize, p: usize) -> usize {
         let end = self.end[p];
         let (fence, at) = self.sims[g].stands(p);
-        let hears = self.dice.one_in(2);
+        let hears = self.dice.one_in(3);
         let goes_on = self.broken == Broken::NewOwnerGoesOn;
         let Some(barrier) = &mut self.barrier else { return end };
         let said = &mut barrier.said[g][p];
         match barrier.phase {
             Phase::Gathering => {
-                if said.is_none() && hears {
+                if said.is_none_or(|(by, _)| by != fence) && hears {
                     *said = Some((fence, at));
                 }
                 // One who was replaced may have spoken: then the present owner hasn't heard of it.
@@ -372,7 +372,10 @@ impl<'a> Rebuilding<'a> {
             Phase::Gathering if barrier.said[g][p].is_none() => {
                 barrier.said[g][p] = Some((fence, position));
             }
-            Phase::Set(ends) if ends[p] == position && barrier.arrived[g][p].is_none() => {
+            // It reads on as if the partition were still its own.
+            Phase::Set(_)
+                if barrier.arrived[g][p].is_none() && barrier.said[g][p].is_some_and(|(by, _)| by == fence) =>
+            {
                 barrier.arrived[g][p] = Some(fence);
             }
             _ => return,
@@ -385,12 +388,17 @@ impl<'a> Rebuilding<'a> {
             (0..PARTITIONS).map(|p| end[p].saturating_sub(sims[g].stands(p).1)).sum()
         };
         let fed = self.state != State::Planned;
+        let unfenced = self.broken == Broken::DecidedWithoutFences;
+        let all = |by: &dyn Fn(usize, usize) -> Option<i64>| {
+            let present = |g: usize, p: usize| by(g, p).is_some_and(|by| unfenced || by == self.sims[g].stands(p).0);
+            (0..2).all(|g| (0..PARTITIONS).all(|p| present(g, p)))
+        };
         let at = self.barrier.as_ref().map(|barrier| match barrier.phase {
-            Phase::Gathering => At::Gathering(barrier.said.iter().flatten().all(Option::is_some).then(|| {
+            Phase::Gathering => At::Gathering(all(&|g, p| barrier.said[g][p].map(|(by, _)| by)).then(|| {
                 let furthest = |p: usize| barrier.said.iter().filter_map(|said| said[p]).map(|(_, at)| at).max();
                 (0..PARTITIONS).map(|p| (place(p), i64::try_from(furthest(p).unwrap_or(0)).unwrap())).collect()
             })),
-            Phase::Set(_) => At::Set(barrier.arrived.iter().flatten().all(Option::is_some)),
+            Phase::Set(_) => At::Set(all(&|g, p| barrier.arrived[g][p])),
             Phase::Decided(_) => At::Decided,
         });
         let compared = self.barrier.as_ref().is_some_and(|barrier| barrier.compared);
@@ -585,7 +593,7 @@ impl<'a> Rebuilding<'a> {
                     if self.dice.one_in(12) {
                         self.expire();
                     } else {
-                        self.ghost();
+                        (0..3).for_each(|_| self.ghost());
                     }
                 }
             }

@@ -153,7 +153,7 @@ impl<'a> Sim<'a> {
         let mut lane = Lane::new(progress, parked);
         // As the host does: the record before is read again, and tells whether the topic is still the same.
         let found = before.and_then(|at| self.logs[p].get(at)).and_then(|d| d.reference()).map(occurrence);
-        if before.is_some() && found != last && self.mutation != Mutation::NewTopicUnnoticed {
+        if before.is_some() && last.is_some() && found != last && self.mutation != Mutation::NewTopicUnnoticed {
             self.reach("assign", "topic made anew meanwhile");
             lane.restart();
         }

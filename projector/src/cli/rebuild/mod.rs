@@ -45,15 +45,15 @@ enum RebuildVerb {
         output: Output,
     },
     /// Stop feeding the new generation for now
-    Pause(One),
+    Pause(About),
     /// Feed it again
-    Resume(One),
+    Resume(About),
     /// End a rebuild before it is live; what was built is removed
-    Abort(One),
+    Abort(About),
     /// Let a verified generation go live
     Promote {
         #[command(flatten)]
-        one: One,
+        one: About,
         /// Although it differs in what the plan didn't announce
         #[arg(long)]
         despite_differences: bool,
@@ -77,11 +77,11 @@ enum RebuildVerb {
         detach: bool,
     },
     /// Give up the former generation before its time for a rollback is over
-    Retire(One),
+    Retire(About),
     /// Make one document anew from its aggregate's events in the event store; its owner does it, so nothing races it
     One {
         #[command(flatten)]
-        one: One,
+        one: About,
         /// The document's key
         key: String,
     },
@@ -89,7 +89,7 @@ enum RebuildVerb {
     /// and there is no way back to it
     Repair {
         #[command(flatten)]
-        one: One,
+        one: About,
         /// Where its history is read: `kafka`, the `event-store`, or there only if Kafka no longer has all of it
         #[arg(long, value_enum, default_value = "auto")]
         from: Source,
@@ -100,7 +100,7 @@ enum RebuildVerb {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct One {
+struct About {
     /// The read model
     name: String,
     /// Who does it, for the log
@@ -111,7 +111,7 @@ struct One {
     reason: Option<String>,
 }
 
-impl One {
+impl About {
     fn actor(&self) -> Actor<'_> {
         Actor { who: &self.by, why: self.reason.as_deref() }
     }
@@ -281,7 +281,7 @@ async fn under_way(site: &Site, name: &str) -> anyhow::Result<Rebuild> {
     rebuild.ok_or_else(|| anyhow::anyhow!("{name} isn't being rebuilt; see `projector rebuild status`"))
 }
 
-async fn pause(args: &RebuildArgs, one: &One, pause: bool) -> anyhow::Result<ExitCode> {
+async fn pause(args: &RebuildArgs, one: &About, pause: bool) -> anyhow::Result<ExitCode> {
     let site = args.site.open(&one.by).await?;
     let target = match site.control.rebuild_of(&one.name).await? {
         Some(rebuild) => Some(rebuild.generation_id),
@@ -306,7 +306,7 @@ async fn former(site: &Site, name: &str) -> anyhow::Result<Option<Member>> {
     Ok(members.into_iter().rev().find(|m| m.generation.read_model == name && m.state == State::Retired))
 }
 
-async fn retire(args: &RebuildArgs, one: &One) -> anyhow::Result<ExitCode> {
+async fn retire(args: &RebuildArgs, one: &About) -> anyhow::Result<ExitCode> {
     let site = args.site.open(&one.by).await?;
     let Some(member) = former(&site, &one.name).await? else {
         anyhow::bail!("{} has no former generation; see `projector rebuild status`", one.name)

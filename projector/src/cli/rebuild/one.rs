@@ -1,7 +1,7 @@
 //! `projector rebuild one`: a single document, made anew by its owner.
 
 use super::super::site::SiteArgs;
-use super::One;
+use super::About;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 const LIMIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-pub(super) async fn make_anew(args: &SiteArgs, one: &One, key: &str) -> anyhow::Result<ExitCode> {
+pub(super) async fn make_anew(args: &SiteArgs, one: &About, key: &str) -> anyhow::Result<ExitCode> {
     let site = args.open(&one.by).await?;
     let live = site.control.live().await?;
     let Some(live) = live.into_iter().find(|generation| generation.read_model == one.name) else {

@@ -2,7 +2,7 @@
 
 use super::super::site::{SiteArgs, attend};
 use super::super::{check, plan, stop_signal};
-use super::{How, One};
+use super::{About, How};
 use crate::control::{Actor, New, Options, Origin, Rebuild, Verify};
 use crate::generation::{Site, What, changes, may_rebuild, origin};
 use crate::projection::{Compiled, Source};
@@ -85,7 +85,7 @@ pub(crate) async fn start(site: &Site, wanted: &[Wanted<'_>], how: &How) -> anyh
 }
 
 /// Builds what is live anew, as it was applied, without the one that is lost.
-pub(super) async fn repair(site: &Site, one: &One, from: Option<Origin>, detach: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn repair(site: &Site, one: &About, from: Option<Origin>, detach: bool) -> anyhow::Result<ExitCode> {
     let live = site.control.live().await?;
     let Some(live) = live.into_iter().find(|generation| generation.read_model == one.name) else {
         anyhow::bail!("no read model `{}` is live; `projector apply` creates it", one.name)
