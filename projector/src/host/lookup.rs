@@ -57,7 +57,7 @@ impl Lookups {
     /// What each key has.
     ///
     /// # Errors
-    /// [`SinkError::Unavailable`] while the store is away or the other read model has no live generation.
+    /// [`SinkError::Unavailable`], until it can be answered.
     pub async fn ask(&self, question: &Question) -> Result<Vec<Option<Object>>, SinkError> {
         let (Some(lookup), Some(kept)) = (self.compiled.lookups.get(question.lookup), self.kept.get(question.lookup))
         else {
@@ -75,11 +75,12 @@ impl Lookups {
         for keys in missing.chunks(KEYS_MAX) {
             let there = match &kept.target {
                 Some(Target::Live { sink, .. }) => {
-                    sink.load(keys).await?.into_iter().map(|stored| stored?.fields).collect()
+                    sink.load(keys).await.map(|found| found.into_iter().map(|stored| stored?.fields).collect())
                 }
-                Some(Target::Table(table)) => table.rows(keys, &lookup.kind()).await?,
-                None => Vec::new(),
+                Some(Target::Table(table)) => table.rows(keys, &lookup.kind()).await,
+                None => Ok(Vec::new()),
             };
+            let there = there.map_err(|error| away(lookup, &error))?;
             found.extend(keys.iter().cloned().zip(there).filter_map(|(key, there)| Some((key, there?))));
         }
         let answers = question.keys.iter().map(|key| {
@@ -96,32 +97,30 @@ impl Lookups {
 
     /// Finds out whom to ask.
     async fn find(&self, lookup: &LookedUp, kept: &mut Kept) -> Result<(), SinkError> {
-        let unavailable = |reason: String| SinkError::Unavailable { store: "lookup", reason };
         let name = match (&lookup.from, &kept.target) {
             (LookupFrom::Table { .. }, Some(_)) => return Ok(()),
             (LookupFrom::Table { schema, table, column }, None) => {
-                kept.target = Some(Target::Table(PostgresTable::open(schema, table, column, &self.urls)?));
+                kept.target = Some(Target::Table(
+                    PostgresTable::open(schema, table, column, &self.urls).map_err(|error| away(lookup, &error))?,
+                ));
                 return Ok(());
             }
             (_, Some(Target::Live { looked_at, .. })) if looked_at.elapsed() < LIVE_EVERY => return Ok(()),
             (LookupFrom::ReadModel(name), _) => name,
         };
-        let live = self.control.live().await.map_err(|e| unavailable(format!("`{}`: {e}", lookup.name)))?;
+        let live = self.control.live().await.map_err(|error| away(lookup, &error))?;
         let generation = live.into_iter().find(|generation| generation.read_model == *name).ok_or_else(|| {
-            unavailable(format!(
-                "`{}`: no generation of the read model `{name}` is live; `projector apply` it",
-                lookup.name
-            ))
+            away(lookup, &format!("no generation of the read model `{name}` is live; `projector apply` it"))
         })?;
         match &mut kept.target {
             Some(Target::Live { generation_id, looked_at, .. }) if *generation_id == generation.generation_id => {
                 *looked_at = Instant::now();
             }
             target => {
-                let (other, sink) = open(&generation, &self.catalog, &self.urls)
-                    .map_err(|e| unavailable(format!("`{}`: {e}", lookup.name)))?;
+                let (other, sink) =
+                    open(&generation, &self.catalog, &self.urls).map_err(|error| away(lookup, &error))?;
                 if let Some(wrong) = lookup.against(other.kind, &other.document).first() {
-                    return Err(unavailable(format!("`{}`: {wrong}", lookup.name)));
+                    return Err(away(lookup, wrong));
                 }
                 tracing::info!(lookup = &*lookup.name, generation = generation.id(), "looked up in");
                 let looked_at = Instant::now();
@@ -130,4 +129,10 @@ impl Lookups {
         }
         Ok(())
     }
+}
+
+/// What keeps a lookup from being answered is waited for, whatever it is: a table that isn't there, a read model that was given up.
+/// It is nobody else's reason to stop.
+fn away(lookup: &LookedUp, error: &dyn std::fmt::Display) -> SinkError {
+    SinkError::Unavailable { store: "lookup", reason: format!("`{}`: {error}", lookup.name) }
 }

@@ -7,6 +7,7 @@ mod domain;
 mod explained;
 mod fuzz;
 mod lookups;
+mod payloads;
 mod registry;
 mod support;
 mod testing;

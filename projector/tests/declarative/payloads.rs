@@ -1,0 +1,120 @@
+//! The forms in which a connector may send payloads: all make the same documents. `tests/recorded` holds what a real Debezium
+//! sent of a table whose payload is jsonb, with and without `table.expand.json.payload` (`tests/recorded/README.md` says how).
+//! Its Avro envelopes are made here as Connect's Avro converter makes them: a string, or the record `ConnectDefault`.
+
+use super::registry::registry;
+use apache_avro::Schema;
+use apache_avro::types::Value as Avro;
+use apache_avro::writer::datum::GenericDatumWriter;
+use projector::apply::{Batch, Delivery, Event, Part, Partition};
+use projector::event::{Catalog, Decoder, Envelope, Raw};
+use projector::expr::json;
+use projector::projection::{Compiled, Source};
+use serde_json::{Value as Json, json};
+use std::path::Path;
+use std::sync::Arc;
+
+const LIBRARY: &str = "../tests/library";
+
+fn catalog() -> Arc<Catalog> {
+    Arc::new(Catalog::load(&Path::new(LIBRARY).join("schemas")).unwrap())
+}
+
+/// What Connect makes of expanded JSON: every field may be null.
+fn connects_record() -> Json {
+    let field = |name: &str, of: Json| json!({"name": name, "type": ["null", of], "default": null});
+    json!({"type": "record", "name": "ConnectDefault", "namespace": "io.confluent.connect.avro", "fields": [
+        field("genre", json!("string")), field("pages", json!("int")), field("title", json!("string")),
+        field("authors", json!({"type": "array", "items": ["null", "string"]})), field("book_id", json!("string")),
+    ]})
+}
+
+fn in_registry(id: u32, schema: &Json, value: Avro) -> Vec<u8> {
+    let schema = Schema::parse(schema).unwrap();
+    let value = value.resolve(&schema).unwrap();
+    let datum = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
+    [&[0], &id.to_be_bytes()[..], &datum].concat()
+}
+
+fn acquired() -> Json {
+    json!({"book_id": "b-1", "title": "Emma", "authors": ["Jane Austen"], "genre": "novel", "pages": 474})
+}
+
+/// The recorded messages of an event type, each with the form that it has.
+fn recorded(event: &str) -> Vec<(String, Raw)> {
+    let text = std::fs::read_to_string("tests/recorded/messages.json").unwrap();
+    let all: Vec<Json> = serde_json::from_str(&text).unwrap();
+    let raw = |message: &Json| {
+        let bytes = |value: &Json| bytes::Bytes::from(value.as_str().unwrap().to_owned());
+        let headers = message["headers"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), bytes(value)));
+        Raw { key: Some(bytes(&message["key"])), headers: headers.collect(), payload: Some(bytes(&message["value"])) }
+    };
+    let of = all.iter().filter(|message| message["headers"]["event_type"] == event);
+    of.map(|message| (message["form"].as_str().unwrap().to_owned(), raw(message))).collect()
+}
+
+async fn document(compiled: &Arc<Compiled>, decoder: &Decoder, raw: &Raw) -> Json {
+    let envelope = Envelope::read(raw.key.as_deref(), |name| raw.header(name)).unwrap();
+    let data = decoder.decode(&envelope, raw.payload.as_deref().unwrap()).await.map_err(|e| e.to_string());
+    let delivery = Delivery { offset: 0, raw: raw.clone(), event: Ok(Event { envelope, data: Some(data) }) };
+    let partition = Partition { topic: "events.book".into(), number: 0 };
+    let part = Part { deliveries: vec![delivery], ..Part::default() };
+    let mut batch = Batch::new(Arc::clone(compiled), vec![(partition, part)]);
+    let writes = batch.fold(vec![None]);
+    let fields = writes.first().and_then(|write| write.fields.as_ref());
+    fields.map_or(Json::Null, |fields| Json::Object(json::object_to_json(fields)))
+}
+
+#[tokio::test]
+async fn one_projection_takes_all_forms() {
+    let catalog = catalog();
+    let name = format!("{LIBRARY}/projections/shelf.yaml");
+    let source = Source { text: std::fs::read_to_string(&name).unwrap().into(), name: name.into() };
+    let compiled = Arc::new(Compiled::new(&source, &catalog).unwrap());
+    let own: Json =
+        serde_json::from_str(&std::fs::read_to_string(format!("{LIBRARY}/schemas/book/BookAcquired.v1.avsc")).unwrap())
+            .unwrap();
+    let url = registry(&[("own", own.clone()), ("text", json!("string")), ("record", connects_record())]);
+    let decoder = Decoder::new(Arc::clone(&catalog), &url).unwrap();
+
+    let mut forms = recorded("BookAcquired");
+    assert_eq!(forms.iter().map(|(form, _)| form.as_str()).collect::<Vec<_>>(), ["text", "expanded"]);
+    let template = forms[0].1.clone();
+    let with = |payload: Vec<u8>| Raw { payload: Some(payload.into()), ..template.clone() };
+    let text = |s: &str| Avro::String(s.into());
+    let record = Avro::Record(vec![
+        ("genre".into(), text("novel")),
+        ("pages".into(), Avro::Int(474)),
+        ("title".into(), text("Emma")),
+        ("authors".into(), Avro::Array(vec![text("Jane Austen")])),
+        ("book_id".into(), text("b-1")),
+    ]);
+    forms.push(("the command side's own Avro".into(), with(in_registry(1, &own, record.clone()))));
+    forms.push(("text in Avro".into(), with(in_registry(2, &json!("string"), text(&acquired().to_string())))));
+    forms.push(("expanded in Avro".into(), with(in_registry(3, &connects_record(), record))));
+    for (form, raw) in forms {
+        let expected = json!({"title": "Emma", "authors": ["Jane Austen"], "genre": "novel", "pages": 474});
+        assert_eq!(document(&compiled, &decoder, &raw).await, expected, "{form}");
+    }
+    // What the schema doesn't allow is the event's fault, in each form.
+    for bad in ["{\"book_id\": \"b-1\", \"title\": 3}", "\"{\"", "not JSON", "[]"] {
+        let envelope = Envelope::read(template.key.as_deref(), |name| template.header(name)).unwrap();
+        assert!(!decoder.decode(&envelope, bad.as_bytes()).await.unwrap_err().is_transient(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn times_null_and_defaults_are_what_the_schema_says() {
+    let decoder = Decoder::new(catalog(), "http://127.0.0.1:9").unwrap();
+    let loans = recorded("LoanOpened");
+    assert_eq!(loans.len(), 2);
+    for (form, raw) in loans {
+        let envelope = Envelope::read(raw.key.as_deref(), |name| raw.header(name)).unwrap();
+        let data = decoder.decode(&envelope, raw.payload.as_deref().unwrap()).await.unwrap();
+        let expected = json!({
+            "loan_id": "l-1", "member_id": "m-1", "book_id": "b-1", "branch_id": null,
+            "opened_at": "2026-03-28T23:30:00.000000Z", "due": "2026-04-17T00:00:00.000000Z",
+        });
+        assert_eq!(json::to_json(&data), expected, "{form}");
+    }
+}
