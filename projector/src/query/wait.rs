@@ -114,26 +114,6 @@ impl<'a> Wait<'a> {
         !self.demands.is_empty() || self.version.is_some()
     }
 
-    /// For what the tokens say, and nothing else.
-    pub(crate) fn of_tokens(
-        model: &'a ReadModel,
-        freshness: &Freshness,
-        write_side: Option<&'a WriteSide>,
-        begin: Instant,
-    ) -> Self {
-        Self {
-            model,
-            demands: freshness::demands(&freshness.tokens, &model.generation.topics),
-            version: None,
-            write_side,
-            stale_ok: freshness.stale_ok,
-            is_watching: freshness.is_watching,
-            begin,
-            until: freshness::deadline(begin, freshness.wait_ms),
-            waited_us: AtomicU64::new(0),
-        }
-    }
-
     pub(crate) fn waited(&self) -> Duration {
         Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
     }
@@ -334,7 +314,7 @@ pub(crate) async fn read<T>(
 /// How long a read may queue behind others: what woke many waiters at once is a short crowd, not an overload.
 const QUEUE_MAX: Duration = Duration::from_millis(500);
 
-pub(super) fn failed(model: &ReadModel, error: &super::store::ReadError) -> Problem {
+fn failed(model: &ReadModel, error: &super::store::ReadError) -> Problem {
     use super::store::ReadError;
     tracing::warn!(read_model = model.name(), %error, "the store gave no answer");
     match error {
