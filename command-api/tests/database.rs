@@ -3,15 +3,18 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use command_api::commands::accounts::{AccountCommand, Action};
+use command_api::domain::Account;
+use command_api::domain::account::Movement;
 use command_api::migrate::{MigrateError, Options, check, migrate};
-use command_api::store::ATTEMPTS_MAX;
+use command_api::store::{ATTEMPTS_MAX, Reply, Request};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use support::{Service, deposit, order, problem};
+use support::{Service, order, problem};
 
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
@@ -84,22 +87,43 @@ async fn connections_that_broke_while_idle_are_replaced_unnoticed() {
     service.stop().await;
 }
 
-/// Clients that are gone leave no transaction open: what came next on that connection without one of its own would never be committed.
+/// Clients that are gone leave no transaction open: what came next on that connection without one of its own would never be
+/// committed. A command is given up at each of its steps.
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
-async fn a_request_that_is_given_up_at_any_moment_leaves_no_transaction_behind() {
+async fn a_command_that_is_given_up_at_any_step_leaves_no_transaction_behind() {
     let service = Service::start().await;
     service.account("acc").await;
-    for round in 0..20 {
-        let bodies: Vec<_> = (0..16).map(|n| deposit(&format!("{round}-{n}"), "acc", 1)).collect();
-        let asked = join_all(bodies.iter().map(|body| service.post("/v1/commands/accounts/deposit", body)));
-        let _ = tokio::time::timeout(Duration::from_micros(1_000 + round * 400), asked).await;
-    }
-    let open = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-                and state like 'idle in transaction%' and state_change < clock_timestamp() - interval '500 ms'";
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let mut other = PgConnection::connect(&service.database_url).await.unwrap();
-    assert_eq!(sqlx::query_scalar::<_, i64>(open).fetch_one(&mut other).await.unwrap(), 0);
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
+    let mut done = 0;
+    for steps in 1..60 {
+        let movement = Movement {
+            command_id: format!("c{steps}"),
+            amount_cents: 1,
+            currency: "USD".to_owned(),
+            description: None,
+            reference: None,
+        };
+        let command = AccountCommand { account_id: "acc".to_owned(), action: Action::Deposit(movement) };
+        let request = Request::default();
+        let reply = |account: &Account| Reply { status: 200, body: json!({}), sequence: account.version };
+        let mut asked = Box::pin(service.store.execute(&command, &request, reply));
+        for _ in 0..steps {
+            if futures::poll!(asked.as_mut()).is_ready() {
+                done += 1;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(asked);
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while sqlx::query_scalar::<_, i64>(open).fetch_one(&mut other).await.unwrap() > 0 {
+            assert!(Instant::now() < deadline, "given up at step {steps}, its transaction is still open");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert!(done > 0 && done < 59, "{done} commands came to their end: the steps aren't those of a command");
     other.close().await.unwrap();
     service.assert_sound().await;
     service.stop().await;
