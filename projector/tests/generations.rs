@@ -4,7 +4,8 @@
 
 use projector::apply::Partition;
 use projector::control::{
-    Actor, Arrival, Control, ControlError, Ends, Hold, New, Options, Origin, Phase, Rebuild, State, Verify,
+    Actor, Arrival, Control, ControlError, Ends, Health, Hold, New, Options, Origin, Phase, Rebuild, Served, State,
+    Verify,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::collections::BTreeMap;
@@ -253,5 +254,112 @@ async fn a_swap_waits_for_query_services_that_say_an_older_version() {
     assert_eq!(store.control.serving_older_than(version + 1).await.unwrap(), 1);
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     assert_eq!(store.control.serving_older_than(version + 1).await.unwrap(), 0, "a silent one must ask first");
+    store.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn several_go_live_together_or_none_does() {
+    let store = Store::start().await;
+    let other = store.control.create_live("books", "f", "", &topics()).await.unwrap().generation_id;
+    let (topics, options) = (topics(), options());
+    let new = |read_model| New { read_model, fingerprint: "g", config: "", topics: &topics, options: &options };
+    let all = store.control.start_rebuilds(&[new("loans"), new("books")], ANN).await.unwrap();
+    let (lead, led) = (&all[0], &all[1]);
+    assert_eq!((lead.read_model.as_str(), led.leader, led.lead()), ("books", Some(lead.rebuild_id), lead.rebuild_id));
+    let refused = store.control.start_rebuilds(&[new("loans")], ANN).await.unwrap_err().to_string();
+    assert!(refused.contains("loans is being rebuilt already"), "{refused}");
+
+    let hold = store.control.hold(lead.rebuild_id, Uuid::new_v4(), "a job").await.unwrap().unwrap();
+    let theirs = store.control.hold(led.rebuild_id, Uuid::new_v4(), "another").await.unwrap().unwrap();
+    for hold in [hold, theirs] {
+        assert!(store.control.rebuild_step(hold, &[State::Planned], State::CatchingUp, ANN).await.unwrap());
+    }
+    store.control.set_step(hold, &[State::CatchingUp], State::Verified, ANN).await.unwrap();
+    assert!(store.control.set_step(theirs, &[State::Verified], State::CatchingUp, ANN).await.is_ok());
+    store.control.set_step(hold, &[State::CatchingUp], State::Verified, ANN).await.unwrap();
+    store.control.open_barrier(hold, LIMIT_S).await.unwrap();
+    let barrier = store.control.barrier_of(lead.rebuild_id).await.unwrap().unwrap();
+    let mut stand = barrier.generations.clone();
+    stand.sort_unstable();
+    let mut expected = vec![store.live, other, lead.generation_id, led.generation_id];
+    expected.sort_unstable();
+    assert_eq!(stand, expected);
+    let ends: Ends = store.partitions.iter().map(|p| (p.clone(), 7)).collect();
+    store.control.set_barrier(hold, barrier.barrier_id, &ends).await.unwrap();
+    for generation in &expected[1..] {
+        store.arrive(barrier.barrier_id, *generation).await;
+    }
+    assert!(!store.control.decide(hold, barrier.barrier_id, ANN).await.unwrap(), "one isn't there");
+    store.arrive(barrier.barrier_id, expected[0]).await;
+    // One who was replaced doesn't count.
+    store.control.claim(expected[1], &store.partitions).await.unwrap();
+    let said = store.control.arrivals(barrier.barrier_id).await.unwrap();
+    assert_eq!((said.len(), said.contains_key(&expected[1])), (3, false));
+    assert!(!store.control.decide(hold, barrier.barrier_id, ANN).await.unwrap(), "nor there");
+    store.arrive(barrier.barrier_id, expected[1]).await;
+    assert!(store.control.decide(hold, barrier.barrier_id, ANN).await.unwrap());
+    let (_, live) = store.control.catalog().await.unwrap();
+    let live: Vec<i64> = live.into_iter().map(|generation| generation.generation_id).collect();
+    assert_eq!(live, [lead.generation_id, led.generation_id]);
+    store.control.release_barrier(hold, barrier.barrier_id).await.unwrap();
+    store.control.rebuild_done(hold).await.unwrap();
+    assert!(store.control.rebuilds().await.unwrap().is_empty(), "both are done");
+
+    // Back, both; and given up, both.
+    let names = ["loans".to_owned(), "books".to_owned()];
+    let back = store.control.start_ways_back(&names, &Options::back(Verify::All), ANN).await.unwrap();
+    store.control.abort_rebuild(&back[1], ANN).await.unwrap();
+    assert!(store.control.rebuilds().await.unwrap().is_empty());
+    store.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn nobody_waits_for_what_is_lost() {
+    let store = Store::start().await;
+    let (topics, options) = (topics(), Options { back: false, repair: true, ..Options::back(Verify::Sample(0)) });
+    let new = New { read_model: "loans", fingerprint: "f", config: "", topics: &topics, options: &options };
+    let rebuild = store.control.start_rebuilds(&[new], ANN).await.unwrap().remove(0);
+    let hold = store.control.hold(rebuild.rebuild_id, Uuid::new_v4(), "a job").await.unwrap().unwrap();
+    store.control.rebuild_step(hold, &[State::Planned], State::Verified, ANN).await.unwrap();
+    store.control.open_barrier(hold, LIMIT_S).await.unwrap();
+    let barrier = store.control.barrier_of(rebuild.rebuild_id).await.unwrap().unwrap();
+    assert_eq!(barrier.generations, [rebuild.generation_id]);
+    let ends: Ends = store.partitions.iter().map(|p| (p.clone(), 7)).collect();
+    store.control.set_barrier(hold, barrier.barrier_id, &ends).await.unwrap();
+    store.arrive(barrier.barrier_id, rebuild.generation_id).await;
+    assert!(store.control.decide(hold, barrier.barrier_id, ANN).await.unwrap());
+    assert_eq!(store.states().await, [State::Dropped, State::Live], "there is no way back to it");
+    store.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn what_went_live_is_watched_as_long_as_there_is_a_way_back() {
+    let store = Store::start().await;
+    let health = Health { watch_s: 60, failed_percent: 5, p99_ms: 500, lag_ms: 2_000 };
+    let (topics, options) = (topics(), Options { rollback_s: 60, health: Some(health.clone()), ..options() });
+    let new = New { read_model: "loans", fingerprint: "g", config: "", topics: &topics, options: &options };
+    let rebuild = store.control.start_rebuilds(&[new], ANN).await.unwrap().remove(0);
+    let hold = store.control.hold(rebuild.rebuild_id, Uuid::new_v4(), "a job").await.unwrap().unwrap();
+    store.control.rebuild_step(hold, &[State::Planned], State::Verified, ANN).await.unwrap();
+    let id = store.set(&rebuild, hold, LIMIT_S).await;
+    store.arrive(id, store.live).await;
+    store.arrive(id, rebuild.generation_id).await;
+    assert!(store.control.decide(hold, id, ANN).await.unwrap());
+    assert!(store.control.watched().await.unwrap().is_empty(), "not before the rebuild is done");
+    store.control.release_barrier(hold, id).await.unwrap();
+    store.control.rebuild_done(hold).await.unwrap();
+    for (serve, failed) in [(Uuid::new_v4(), 2), (Uuid::new_v4(), 3)] {
+        let served = Served { generation_id: rebuild.generation_id, answered: 100, failed, p99_ms: failed * 10 };
+        store.control.report_served(serve, &[served]).await.unwrap();
+    }
+    let watched = store.control.watched().await.unwrap();
+    assert_eq!(watched.len(), 1);
+    assert_eq!((watched[0].answered, watched[0].failed, watched[0].p99_ms), (200, 5, 30));
+    assert_eq!((watched[0].generation_id, &watched[0].health), (rebuild.generation_id, &health));
+    store.control.retire(store.live, ANN).await.unwrap();
+    assert!(store.control.watched().await.unwrap().is_empty(), "there is no way back");
     store.stop().await;
 }

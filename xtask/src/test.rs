@@ -21,11 +21,15 @@ const THREADS: &str = "--test-threads=4";
 const LONG_FORM: &str = "long_form";
 
 /// The tests of rebuilds under load: minutes of steady reads and writes, which want a machine to themselves.
-const REBUILD: [&str; 5] = [
+const REBUILD: [&str; 9] = [
     "a_new_read_model_is_taken_up_and_given_up_without_a_restart",
+    "a_naive_swap_is_noticed",
     "a_rebuild_goes_on_after_its_job_and_its_host_were_killed",
     "a_rebuild_is_held_back_paused_and_aborted",
+    "one_document_and_a_whole_read_model_are_made_anew",
     "readers_notice_nothing_of_rebuilds_way_back_and_forward",
+    "what_does_badly_goes_back_by_itself_and_says_why",
+    "what_kafka_no_longer_has_comes_from_the_event_store",
     "what_the_plan_did_not_announce_stops_the_swap",
 ];
 

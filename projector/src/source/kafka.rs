@@ -335,18 +335,18 @@ struct Queue {
 
 impl Queue {
     /// Gives the item back if there is no room for it.
-    fn try_put(&self, mut item: Item) -> Result<(), Item> {
+    fn try_put(&self, mut item: Item) -> Option<Item> {
         if let Item::Message(message) = &mut item
             && message.room.is_none()
         {
             let kib = message.kib().clamp(1, self.kib_max);
-            let Ok(room) = Arc::clone(&self.kib).try_acquire_many_owned(kib) else { return Err(item) };
+            let Ok(room) = Arc::clone(&self.kib).try_acquire_many_owned(kib) else { return Some(item) };
             message.room = Some(room);
         }
         match self.items.try_send(item) {
             // nobody reads any more
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-            Err(TrySendError::Full(back)) => Err(back),
+            Ok(()) | Err(TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(back)) => Some(back),
         }
     }
 }
@@ -413,8 +413,8 @@ fn push(consumer: &BaseConsumer<Context>, queue: &Queue, stop: &AtomicBool, item
     let revocations = consumer.context().revocations(&item);
     while consumer.context().revocations(&item) == revocations {
         match queue.try_put(item) {
-            Ok(()) => break,
-            Err(back) => item = back,
+            None => break,
+            Some(back) => item = back,
         }
         if !paused && full_since.elapsed() > FULL_QUEUE_PATIENCE {
             paused = consumer.assignment().and_then(|all| consumer.pause(&all)).is_ok();

@@ -115,7 +115,7 @@ async fn readers_notice_nothing_of_rebuilds_way_back_and_forward() -> Result<()>
 
     settle_all().await?;
     let commands = Commands::start(RATE);
-    let readers = Readers::start(&shop, &stores, &orders);
+    let readers = Readers::start(&shop, &stores, &orders).await?;
     let how = ["--projections", changed.path(), "--verify", "all"];
     for read_model in READ_MODELS.iter().filter(|name| !TOGETHER.contains(name)) {
         swapped(&readers, &[read_model], &how).await?;
@@ -150,12 +150,12 @@ async fn a_naive_swap_is_noticed() -> Result<()> {
         shop.pay(order).await?;
     }
     tools::audit_agrees(60).await?;
-    settle("order_details").await?;
-    let before = live("order_details").await?;
-    let readers = Readers::start(&shop, &stores, &orders);
-    readers.have_seen("order_details", before).await?;
+    settle("order_summary").await?;
+    let before = live("order_summary").await?;
+    let readers = Readers::start(&shop, &stores, &orders).await?;
+    readers.have_seen("order_summary", before).await?;
     // So slow that it lacks most when it is made live.
-    rebuild(&["start", "order_details", "--detach", "--throttle", "1"]).await?;
+    rebuild(&["start", "order_summary", "--detach", "--throttle", "1"]).await?;
     let control = sqlx::PgPool::connect(&tests::var("CONTROL_DATABASE_URL")?).await?;
     eventually("the replay begins", LIMIT, || async {
         let status = crate::status().await?;
@@ -164,27 +164,27 @@ async fn a_naive_swap_is_noticed() -> Result<()> {
     })
     .await?;
     let swap =
-        "with former as (update generation set state = 'retired' where read_model = 'order_details' and state = 'live')
+        "with former as (update generation set state = 'retired' where read_model = 'order_summary' and state = 'live')
         update catalog set version = version + 1";
-    let naive = "update generation set state = 'live' where read_model = 'order_details' and state = 'replaying'";
+    let naive = "update generation set state = 'live' where read_model = 'order_summary' and state = 'replaying'";
     sqlx::query(swap).execute(&control).await?;
     sqlx::query(naive).execute(&control).await?;
     let noticed =
         eventually("readers notice it", LIMIT, || async { Ok((!readers.wrong().is_empty()).then(|| readers.wrong())) })
             .await;
     for back in [
-        "update generation set state = 'replaying' where read_model = 'order_details' and state = 'live'",
-        "with former as (update generation set state = 'live' where read_model = 'order_details' and state = 'retired')
+        "update generation set state = 'replaying' where read_model = 'order_summary' and state = 'live'",
+        "with former as (update generation set state = 'live' where read_model = 'order_summary' and state = 'retired')
          update catalog set version = version + 1",
     ] {
         sqlx::query(back).execute(&control).await?;
     }
-    rebuild(&["abort", "order_details"]).await?;
+    rebuild(&["abort", "order_summary"]).await?;
     eprintln!("noticed: {:?}", noticed?.first());
     let verdict = readers.verdict().await;
     ensure!(verdict.is_err(), "the verdict must be against it");
-    settle("order_details").await?;
-    assert_eq!(live("order_details").await?, before);
+    settle("order_summary").await?;
+    assert_eq!(live("order_summary").await?, before);
     tools::audit_agrees(60).await
 }
 
