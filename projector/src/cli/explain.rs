@@ -60,18 +60,27 @@ fn explain(compiled: &Compiled, source: &Source, field: Option<&str>) -> String 
     let projection = &compiled.projection;
     let name = &projection.name.value;
     let mut events = String::new();
-    for (event, program) in &projection.on {
-        let inside = |flow: &Flow| {
-            let within = |field: &str| {
-                flow.field.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-            };
-            field.is_none_or(|field| within(field) || within(&format!("[].{field}")))
+    let derive = projection.derive.as_ref().map(|derive| flows(&derive.value)).unwrap_or_default();
+    let wanted = field.map(|field| wanted(compiled, &derive, field));
+    let inside = |flow: &Flow, aggregate: Option<&str>| {
+        let is = |(of, path): &(Option<String>, String)| {
+            (of.is_none() || aggregate.is_none() || of.as_deref() == aggregate)
+                && (within(&flow.field, path) || within(&flow.field, &format!("[].{path}")))
         };
-        let lines: String = flows(&program.value).iter().filter(|flow| inside(flow)).map(line).collect();
+        wanted.as_ref().is_none_or(|wanted| wanted.iter().any(is))
+    };
+    for (event, program) in &projection.on {
+        let aggregate = compiled.join.as_ref().and_then(|join| join.aggregate(event)).map(|aggregate| &**aggregate);
+        let lines: String = flows(&program.value).iter().filter(|flow| inside(flow, aggregate)).map(line).collect();
         if !lines.is_empty() || field.is_none() {
             // Writing to a string doesn't fail.
             _ = write!(events, "    {event}\n{lines}");
         }
+    }
+    let shown = |flow: &&Flow| field.is_none_or(|field| within(&flow.field, field));
+    let lines: String = derive.iter().filter(shown).map(line).collect();
+    if !lines.is_empty() {
+        _ = write!(events, "    derive, from the parts\n{lines}");
     }
     if field.is_some() {
         return if events.is_empty() { events } else { format!("{name} ({})\n{events}", source.name) };
@@ -121,6 +130,28 @@ fn explain(compiled: &Compiled, source: &Source, field: Option<&str>) -> String 
         layout.iter().for_each(|line| _ = writeln!(text, "    {line}"));
     }
     text
+}
+
+/// Whether one path is another, or leads into it.
+fn within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The fields of the parts that a field of the document is made of, each with the aggregate whose part it is in (none: any).
+fn wanted(compiled: &Compiled, derive: &[Flow], field: &str) -> Vec<(Option<String>, String)> {
+    let Some(join) = &compiled.join else { return vec![(None, field.to_owned())] };
+    let own = Some(join.own.to_string());
+    let mut wanted = vec![(own.clone(), field.to_owned())];
+    let sources = derive.iter().filter(|flow| within(&flow.field, field)).flat_map(|f| f.from.iter().chain(&f.when));
+    for source in sources {
+        if let Some(path) = source.strip_prefix('.') {
+            wanted.push((own.clone(), path.to_owned()));
+        } else if let Some((parent, path)) = source.strip_prefix('%').and_then(|source| source.split_once('.')) {
+            let parent = join.parents.iter().find(|one| *one.name == *parent.trim_end_matches("[]"));
+            wanted.extend(parent.map(|parent| (Some(parent.aggregate.to_string()), path.to_owned())));
+        }
+    }
+    wanted
 }
 
 fn line(flow: &Flow) -> String {

@@ -29,3 +29,20 @@ fn what_it_looks_up_is_explained() {
     let ran = projector_with(SCHEMAS, &["explain", "--projections", PROJECTIONS, "--mermaid"]);
     assert!(ran.out.contains("shelf -.->|book| lending"), "{}", ran.out);
 }
+
+#[test]
+fn a_field_of_a_join_is_followed_into_the_parts() {
+    let ran = projector_with(SCHEMAS, &["explain", "loan_desk", "--projections", PROJECTIONS, "--field", "title"]);
+    let expected = "\
+loan_desk (../tests/library/projections/loan_desk.yaml)
+    BookAcquired
+      title ← %data.title
+    BookRetitled
+      title ← %data.title
+    derive, from the parts
+      title ← %book.title
+";
+    assert_eq!(ran.out, expected);
+    let ran = projector_with(SCHEMAS, &["explain", "loan_desk", "--projections", PROJECTIONS, "--field", "member"]);
+    assert!(ran.out.contains("MemberRenamed\n      name ← %data.name") && !ran.out.contains("Book"), "{}", ran.out);
+}
