@@ -7,6 +7,7 @@
 pub mod copies;
 pub mod hosts;
 pub mod letters;
+pub mod outbox;
 pub mod processes;
 pub mod schemathesis;
 pub mod shop;

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::audit::AuditArgs;
 use crate::demo::DemoArgs;
 use crate::load::LoadArgs;
-use crate::settings::{Instance, Settings};
-use crate::{audit, containers, demo, load, services, stack, status, test};
+use crate::settings::{Instance, Port, Settings};
+use crate::{audit, bench, containers, demo, load, services, stack, status, test};
 
 /// Starts the real components on this machine, and everything that needs them.
 ///
@@ -74,6 +74,13 @@ enum Command {
         /// How to print the report
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Measure, on a fresh instance `test` that is stopped afterwards: `rebuild` replays a million events into Redis and the
+    /// search engine (`DOCUMENTS=20000` takes a tenth)
+    Bench {
+        /// What
+        #[arg(value_enum)]
+        what: bench::What,
     },
     /// Recompute every read model from the write database and compare; exit code 1 if any document differs
     Audit {
@@ -155,6 +162,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Bench { what } => return bench::run(&instance, what).await,
         Command::Test { keep, arguments } => return test::run(&instance, keep, &arguments).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 pub mod cli;
 
 mod audit;
+mod bench;
 mod containers;
 mod demo;
 mod lag;

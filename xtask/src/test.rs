@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::process;
-use crate::settings::Instance;
+use crate::settings::{Instance, TEST};
 use crate::stack;
 
 /// Every test but those of the documentation, for which `--include-ignored` means something else: they run apart.
@@ -17,7 +17,7 @@ const ALL: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
 /// Tests of one binary at a time: enough to be quick, few enough to leave the shared stores' latencies alone.
 const THREADS: &str = "--test-threads=4";
 
-/// The long form of the fault suite: too long for every run, so it is left out unless it is asked for.
+/// The long forms of the fault suite and of read-your-writes: too long for every run, so they are left out unless they are asked for.
 const LONG_FORM: &str = "long_form";
 
 /// The tests of rebuilds under load: minutes of steady reads and writes, which want a machine to themselves.
@@ -32,12 +32,13 @@ const REBUILD: [&str; 5] = [
 /// Runs the tests with the environment of instance `test`; cargo's exit code is ours.
 ///
 /// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
-/// stands for the long form of the fault suite, which prints its steps, `rebuild` for the tests of rebuilds under load.
+/// stands for the long forms of the fault suite and of read-your-writes, which print what they do, `rebuild` for the tests of rebuilds under load.
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let instance = Instance::new(chosen.settings().clone(), "test")?;
+    let instance = Instance::new(chosen.settings().clone(), TEST)?;
     let _session = process::lock(&instance, "tests")?;
-    let faults = ["--workspace", "--test", "faults", "--", LONG_FORM, "--nocapture"].map(str::to_owned);
-    let rebuild = ["--workspace", "--test", "rebuild"].map(str::to_owned);
+    let faults = ["--workspace", "--test", "faults", "--test", "read_your_writes", "--", LONG_FORM, "--nocapture"];
+    let faults = faults.map(str::to_owned);
+    let rebuild = ["--workspace", "--test", "rebuild", "--", "--nocapture"].map(str::to_owned);
     let arguments = match arguments {
         [one] if one == "faults" => &faults[..],
         [one] if one == "rebuild" => &rebuild[..],

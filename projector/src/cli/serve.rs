@@ -2,7 +2,7 @@
 
 use super::{ControlArg, SchemasArg, stop_signal};
 use crate::event::Catalog;
-use crate::query::{self, QueryConfig};
+use crate::query::{self, QueryConfig, ServiceLimits};
 use crate::sink::StoreUrls;
 use anyhow::Context;
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use tokio::net::TcpListener;
 /// Arguments of `serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ServeArgs {
-    /// Where queries are answered, under the paths that the projections declare; /health/live and /health/ready beside them
+    /// Where queries are answered, under the paths that the projections declare; /health/live, /health/ready and /openapi.json
+    /// beside them
     #[arg(long, env = "QUERY_LISTEN", default_value = "127.0.0.1:18010")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -20,13 +21,25 @@ pub(super) struct ServeArgs {
     stores: StoreUrls,
     #[command(flatten)]
     schemas: SchemasArg,
+    /// The write database with its event store, read only: for `consistency=strong`, `min_seq` and declared fallbacks. Without it
+    /// those are refused, and a document that isn't in its read model is not found
+    #[arg(long, env = "WRITE_DATABASE_URL", hide_env_values = true)]
+    write_database_url: Option<String>,
+    #[command(flatten)]
+    limits: ServiceLimits,
 }
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let schemas = Catalog::load(&args.schemas.schemas)?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("can't listen on {}", args.listen))?;
     tracing::info!(listen = %args.listen, "answering queries");
-    let config = QueryConfig { control_url: args.control.control_database_url, stores: args.stores, schemas };
+    let config = QueryConfig {
+        control_url: args.control.control_database_url,
+        stores: args.stores,
+        schemas,
+        write_url: args.write_database_url,
+        limits: args.limits,
+    };
     query::serve(listener, config, stop_signal()).await?;
     tracing::info!("stopped");
     Ok(())

@@ -13,18 +13,29 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
-    /// The path, such as `/orders/{id}`; a part in braces takes one segment. Answered under `/api` too.
+    /// The path, such as `/orders/{id}`; a part in braces takes one segment. Answered under `/api` too. Behind `?` may stand
+    /// what a request must ask for to be meant: `/orders/{id}?view=details`.
     pub get: Spanned<String>,
+    /// Other paths of the same query, with the same parameters.
+    #[serde(default)]
+    pub also: Vec<Spanned<String>>,
     /// What it answers, in a sentence.
     #[serde(default)]
     pub description: String,
     /// The parameters: those of the path, and those of the query string. Any other is refused with 400.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
+    /// The aggregate that it is about, and the parameter that has its id: `{ account: id }`. It gives `min_seq` and
+    /// `consistency=strong` their meaning. For one document under its aggregate's id it is known without being said.
+    #[serde(default)]
+    pub about: BTreeMap<String, String>,
     /// Adds the parameters `page` (from 1) and `size`. A search gets them as `from` and `size`; SQL binds them as
     /// `{limit:UInt64}` and `{offset:UInt64}` (Postgres: `bigint`).
     #[serde(default)]
     pub paging: Option<Paging>,
+    /// Adds the parameter `sort`, with these keys.
+    #[serde(default)]
+    pub sort: Option<Sort>,
     /// What must hold between parameters, beyond what each says on its own.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -42,10 +53,82 @@ pub struct Query {
     /// ClickHouse its type must be `Nullable(…)`.
     #[serde(default)]
     pub sql: Option<Spanned<String>>,
+    /// Takes the first hit or row alone, as `.document`; where there is none, the answer is 404.
+    #[serde(default)]
+    pub one: bool,
     /// A program whose value is the answer. `.params` has the parameters, and beside it stands what the store gave:
-    /// `.document`; `.hits` (a list of documents) and `.total`; or `.rows`. A document is answered as it is by default.
+    /// `.document`; `.hits` (a list of documents, with `_highlight` where the search asks for it), `.total`, `.facets` (the
+    /// search's `aggs`) and `.took_ms`; or `.rows`. With a cursor also `.next_cursor`. A document is answered as it is by default.
     #[serde(default)]
     pub response: Option<Spanned<String>>,
+    /// Answers may be given again to others who ask the same.
+    #[serde(default)]
+    pub cache: Option<Cache>,
+    /// What a document that isn't there is taken to be, in place of 404; `{param: name}` stands for a value.
+    #[serde(default)]
+    pub missing: Option<serde_json::Value>,
+    /// The time zone in which `today` is meant: `Europe/Rome`. UTC by default.
+    #[serde(default)]
+    pub time_zone: Option<String>,
+    /// Where a document is looked for that the read model doesn't have.
+    #[serde(default)]
+    pub fallback: Option<Fallback>,
+    /// How much of it there may be at a time, and how long it may take.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Who may ask. Shown in the description; not enforced until callers are known by more than their address.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Which parameter must be which claim of the caller: `{ customer_id: sub }`. As `roles`, not enforced yet.
+    #[serde(default)]
+    pub row_filter: BTreeMap<String, String>,
+}
+
+/// The orders in which a list can be had.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sort {
+    /// The key when none is given.
+    pub default: String,
+    /// What each key means: in a search the body's `sort`, in SQL the text that stands for `{sort}`.
+    pub keys: BTreeMap<String, serde_json::Value>,
+}
+
+/// Answers that are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// How long one is given again, in seconds. It is never given to a caller whose token asks for more than it holds.
+    pub ttl_s: u64,
+    /// Drops it earlier, as soon as the read model has moved on.
+    #[serde(default)]
+    pub drop_on_progress: bool,
+}
+
+/// A statement for the write database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// A `select` for Postgres whose first row becomes `.document`; `{name:type}` is a bound parameter. The answer is marked stale.
+    pub sql: Spanned<String>,
+}
+
+/// What a query may take; more is turned away with 503 and `Retry-After`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// How many read the store at a time. Those that wait for a token don't count.
+    pub concurrency: usize,
+    /// How long the store may take, in ms, waiting for a token not included.
+    pub time_ms: u64,
+    /// The largest answer, in bytes.
+    pub answer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { concurrency: 256, time_ms: 7_000, answer_bytes: 8 * 1024 * 1024 }
+    }
 }
 
 /// One parameter.
@@ -74,6 +157,9 @@ pub struct Parameter {
     /// What it means, in a sentence.
     #[serde(default)]
     pub doc: String,
+    /// A value for the description.
+    #[serde(default)]
+    pub example: Option<serde_json::Value>,
 }
 
 /// What a parameter must be.
@@ -105,6 +191,11 @@ pub struct Paging {
     /// How many entries deep pages may reach (`page` × `size`). Elasticsearch refuses more than 10,000.
     #[serde(default = "Paging::depth_max_default")]
     pub depth_max: i64,
+    /// Adds the parameter `cursor`, by which pages of any depth are read one after the other: `.next_cursor` is what to give for
+    /// the next, null behind the last. Of a search it is the last hit's sort values (`[]` here), so its `sort` must name exactly
+    /// one document in the end. Of SQL it is these fields of the last row, bound as `{after_<field>:Type}` (null on the first page).
+    #[serde(default)]
+    pub cursor: Option<Vec<String>>,
 }
 
 impl Paging {

@@ -1,186 +1,253 @@
-//! Answering one query: wait for what is required, then read, then shape.
+//! Answering one query: from the cache if it holds enough, else wait for what is required, then read, then shape.
 
-use super::endpoint::{Found, Template};
-use super::freshness::{self, Demand, Unmet};
+use super::cache::Cached;
+use super::cursor::List;
+use super::endpoint::{Endpoint, Found, Respond, Template};
+use super::freshness;
 use super::live::{ReadModel, Served};
+use super::parameters::Arguments;
 use super::problem::Problem;
-use super::request::{Asked, Freshness};
-use super::store::{ReadError, Reader, RedisReader};
-use crate::apply::Stored;
+use super::request::Asked;
+use super::service::Service;
+use super::store::{FoundHits, Reader};
+use super::template::text_of;
+use super::wait::{Halt, Reached, Wait, fields_of, read};
+use super::write_side::WriteSide;
 use crate::control::ProgressMap;
+use crate::expr::{Object, Value};
+use crate::projection::Cache;
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Those who subscribe to the same share each read.
+const AMONG_SUBSCRIBERS: Cache = Cache { ttl_s: 1, drop_on_progress: true };
 
 /// An answer, with the progress that it covers at least.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) body: Json,
-    pub(crate) position: i64,
+    pub(crate) text: Bytes,
+    /// The document's version where there is one, and a hash of the body: so it differs wherever the body does.
+    pub(crate) etag: String,
+    pub(crate) progress: Arc<ProgressMap>,
+    pub(crate) stale: Option<Stale>,
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) made: Instant,
+    /// Whether all that `progress` covers was visible to the read: of a search only after a refresh.
+    pub(crate) is_covering: bool,
+    /// [`super::feed::Feed::moved`] before the read.
+    pub(crate) moved: u64,
 }
 
-/// Why there is no answer.
-pub(crate) enum Halt {
-    /// The caller is told.
-    Problem(Problem),
-    /// Another generation is live by now: the query begins again with that one, with what is left of its time.
-    Superseded,
+/// Why an answer isn't what the read model holds by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// The time limit passed, and the caller preferred this to nothing.
+    Behind,
+    /// The read model doesn't have the document; this is the write database's.
+    Fallback,
 }
 
-impl From<Problem> for Halt {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
+impl Answer {
+    pub(crate) fn position(&self) -> i64 {
+        freshness::position(&self.progress)
     }
 }
 
-/// Answers a query whose path's parameters are `in_path` and that came at `begin`.
-pub(crate) async fn answer(
-    served: &Served,
-    in_path: &[(String, String)],
-    asked: &Asked,
-    begin: Instant,
-) -> Result<Answer, Halt> {
-    let Served { model, endpoint } = served;
-    let arguments = endpoint.parameters.read(in_path, &asked.parameters, chrono::Utc::now().date_naive())?;
-    endpoint.check(&arguments)?;
-    let wait = Wait::new(model, &asked.freshness, begin);
-    let (found, progress) = match (&endpoint.template, &model.reader) {
-        (Template::Document(key), Reader::Redis(reader)) => wait.document(reader, &key.render(&arguments)).await?,
-        (Template::Search(search), Reader::Search(reader)) => {
-            let progress = wait.reach().await?;
-            let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
-            if !wait.demands.is_empty() {
-                reader.refresh().await.map_err(|e| failed(model, &e))?;
+/// A request whose parameters are typed.
+pub(crate) struct Request<'a> {
+    pub(crate) served: &'a Served,
+    pub(crate) arguments: Arguments,
+    pub(crate) asked: &'a Asked,
+    pub(crate) begin: Instant,
+}
+
+impl<'a> Request<'a> {
+    /// Types the parameters of a query whose path's are `in_path` and that came at `begin`.
+    pub(crate) fn new(
+        served: &'a Served,
+        in_path: &[(String, String)],
+        asked: &'a Asked,
+        begin: Instant,
+    ) -> Result<Self, Problem> {
+        let endpoint = &served.endpoint;
+        let arguments = endpoint.parameters.read(in_path, &asked.parameters, endpoint.today())?;
+        endpoint.check(&arguments)?;
+        Ok(Self { served, arguments, asked, begin })
+    }
+
+    /// The answer; a kept one if it holds what is asked for. With it, how long the read model was waited for, if it was asked for
+    /// anything.
+    pub(crate) async fn answer(&self, service: &Service) -> Result<(Arc<Answer>, Option<Duration>), Halt> {
+        let Served { model, endpoint } = self.served;
+        let write_side = service.write_side.as_ref();
+        let freshness = &self.asked.freshness;
+        let mut wait = Wait::new(model, endpoint, &self.arguments, freshness, write_side, self.begin).await?;
+        if service.fault_no_wait {
+            wait.forget();
+        }
+        let answer = self.kept_or_made(service, &wait).await?;
+        Ok((answer, wait.asks().then(|| wait.waited())))
+    }
+
+    async fn kept_or_made(&self, service: &Service, wait: &Wait<'_>) -> Result<Arc<Answer>, Halt> {
+        let Served { model, endpoint } = self.served;
+        let write_side = service.write_side.as_ref();
+        let is_watching = self.asked.freshness.is_watching;
+        let settings = if is_watching { Some(&AMONG_SUBSCRIBERS) } else { endpoint.query.cache.as_ref() };
+        let Some(settings) = settings else { return Box::pin(self.make(wait, write_side)).await.map(Arc::new) };
+        let key = Cached::key(model.generation.generation_id, endpoint.id, &self.arguments, is_watching);
+        let kept = service.cache.get(&key, settings, &model.feed).await;
+        if model.gate.is_closed() {
+            return Err(Halt::Superseded);
+        }
+        if !wait.asks() {
+            return match kept {
+                Some(kept) => Ok(kept),
+                None => service.cache.get_or_make(key, settings, Box::pin(self.make(wait, write_side))).await,
+            };
+        }
+        if wait.version.is_none()
+            && let Some(kept) = kept.filter(|kept| kept.is_covering)
+            && freshness::all_met(&wait.demands, &kept.progress).unwrap_or(false)
+        {
+            return Ok(kept);
+        }
+        let made = Arc::new(Box::pin(self.make(wait, write_side)).await?);
+        service.cache.keep(key, settings, &made).await;
+        Ok(made)
+    }
+
+    async fn make(&self, wait: &Wait<'_>, write_side: Option<&WriteSide>) -> Result<Answer, Halt> {
+        let Served { model, endpoint } = self.served;
+        let moved = model.feed.moved();
+        let list = List::new(model.generation.generation, &endpoint.path.path(), &self.arguments);
+        let cursor = self.arguments.get("cursor").and_then(Json::as_str);
+        let is_on = endpoint.query.paging.as_ref().is_some_and(|paging| paging.cursor.is_some());
+        let after = cursor.filter(|_| is_on).map(|text| list.read(text)).transpose()?;
+        let read = self.read(wait, after.as_deref()).await;
+        let (found, reached, version) = read.map_err(|halt| match halt {
+            // What a cursor holds isn't typed by us; a forged one is the caller's fault.
+            Halt::Problem(problem) if after.is_some() && problem.name == "internal" => {
+                Problem::parameter("cursor", "`cursor` doesn't fit this list; begin again without it").into()
             }
-            let (hits, total) = reader.search(&search.render(&arguments)).await.map_err(|e| failed(model, &e))?;
-            (Found::Hits { hits, total }, progress)
-        }
-        (Template::Sql(sql), Reader::Clickhouse(reader)) => {
-            let progress = wait.reach().await?;
-            let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
-            (Found::Rows(reader.query(sql, &arguments).await.map_err(|e| failed(model, &e))?), progress)
-        }
-        (Template::Sql(sql), Reader::Postgres(reader)) => {
-            let progress = wait.reach().await?;
-            let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
-            (Found::Rows(reader.query(sql, &arguments).await.map_err(|e| failed(model, &e))?), progress)
-        }
-        _ => return Err(Problem::internal("the query's template is of another store").into()),
-    };
-    let body = endpoint.respond(&arguments, found)?;
-    Ok(Answer { body, position: freshness::position(&progress) })
-}
-
-/// Waits until `model` shows to all readers what the caller knows to be written, and gives the position that it has then.
-pub(crate) async fn reached(model: &ReadModel, freshness: &Freshness, begin: Instant) -> Result<i64, Halt> {
-    let wait = Wait::new(model, freshness, begin);
-    let progress = wait.reach().await?;
-    if let (Reader::Search(reader), false) = (&model.reader, wait.demands.is_empty()) {
-        let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
-        reader.refresh().await.map_err(|e| failed(model, &e))?;
-    }
-    Ok(freshness::position(&progress))
-}
-
-fn failed(model: &ReadModel, error: &ReadError) -> Problem {
-    tracing::warn!(read_model = model.name(), %error, "the store gave no answer");
-    match error {
-        ReadError::Unavailable(_) => Problem::store(model.name()),
-        ReadError::Refused(_) => Problem::internal("the store refuses the query as it is declared; the log says why"),
-    }
-}
-
-/// What one request waits for.
-struct Wait<'a> {
-    model: &'a ReadModel,
-    demands: Vec<Demand>,
-    min_seq: Option<i64>,
-    begin: Instant,
-    until: Instant,
-}
-
-impl<'a> Wait<'a> {
-    fn new(model: &'a ReadModel, freshness: &Freshness, begin: Instant) -> Self {
-        Self {
-            model,
-            demands: freshness::demands(&freshness.tokens, &model.generation.topics),
-            min_seq: freshness.min_seq,
-            begin,
-            until: freshness::deadline(begin, freshness.wait_ms),
-        }
-    }
-
-    /// Waits for the tokens, of a query that isn't about one document.
-    async fn reach(&self) -> Result<Arc<ProgressMap>, Halt> {
-        if self.min_seq.is_some() {
-            let detail = "`min_seq` is about one document's own sequence; pass the command's consistency_token to a list or a report";
-            return Err(Problem::parameter("min_seq", detail).into());
-        }
-        self.reach_tokens(&mut self.model.feed.subscribe()).await
-    }
-
-    async fn reach_tokens(&self, feed: &mut super::feed::Subscription) -> Result<Arc<ProgressMap>, Halt> {
-        let reached = tokio::select! {
-            biased;
-            reached = freshness::reach(feed, &self.demands, self.until) => reached,
-            () = self.model.gate.closed() => return Err(Halt::Superseded),
+            halt => halt,
+        })?;
+        let mut stale = reached.is_behind.then_some(Stale::Behind);
+        let found = match found {
+            Some(found) => found,
+            None if endpoint.query.missing.is_some() => {
+                Found::Document(endpoint.missing(&self.arguments).unwrap_or_default())
+            }
+            None => {
+                stale = Some(Stale::Fallback);
+                Found::Document(fall_back(model, endpoint, &self.arguments, write_side).await?)
+            }
         };
-        reached.map_err(|unmet| {
-            Halt::Problem(match unmet {
-                Unmet::Behind(progress) => self.behind(&progress, None, feed.readable()),
-                Unmet::Parked(required) => Problem::parked(self.model.name(), required),
-                Unmet::UnknownEpoch { token, reached } => Problem::unknown_epoch(self.model.name(), &token, &reached),
-            })
-        })
+        let Respond { mut body, next_cursor } = endpoint.respond(&self.arguments, found, &list)?;
+        if let (Some(_), Json::Object(fields)) = (stale, &mut body) {
+            fields.insert("freshness".into(), json!("stale"));
+        }
+        let text = Bytes::from(body.to_string());
+        if text.len() > endpoint.query.limits.answer_bytes {
+            return Err(Problem::too_large(endpoint.query.limits.answer_bytes).into());
+        }
+        let etag = etag(model.generation.generation, version, &text);
+        let is_covering = wait.refreshes() || !matches!(model.reader, Reader::Search(_));
+        let progress = reached.progress;
+        Ok(Answer { body, text, etag, progress, stale, next_cursor, made: Instant::now(), is_covering, moved })
     }
 
-    /// Reads a document, again whenever something was handled that could have changed it, until it is as new as required.
-    async fn document(&self, reader: &RedisReader, key: &str) -> Result<(Found, Arc<ProgressMap>), Halt> {
-        let mut feed = self.model.feed.subscribe();
-        let mut progress = self.reach_tokens(&mut feed).await?;
-        let mut last_look = false;
-        let topics = &self.model.generation.topics;
-        loop {
-            // The progress was looked at before: what it covers is in what is read now.
-            let reading = self.model.gate.enter().ok_or(Halt::Superseded)?;
-            let stored = reader.read(key).await.map_err(|e| failed(self.model, &e))?;
-            let version = stored.as_ref().map_or(0, |s| s.sequence(self.model.kind));
-            if self.min_seq.is_none_or(|min| version >= min || freshness::recently_handled(&progress, key, min, topics))
-            {
-                let Some(Stored { fields: Some(fields), .. }) = stored else {
-                    return Err(Problem::not_found(self.model.name(), key).into());
-                };
-                return Ok((Found::Document(fields), progress));
+    /// What the store has; `None` where it lacks a document that may be elsewhere.
+    async fn read(
+        &self,
+        wait: &Wait<'_>,
+        after: Option<&[Json]>,
+    ) -> Result<(Option<Found>, Reached, Option<i64>), Halt> {
+        let Served { model, endpoint } = self.served;
+        let arguments = &self.arguments;
+        match (&endpoint.template, &model.reader) {
+            (Template::Document(key), Reader::Redis(reader)) => {
+                let key = key.render(arguments);
+                let (stored, reached) = wait.document(reader, &key, endpoint).await?;
+                // What was deleted is nowhere; what never was may not be here yet.
+                let Some(stored) = stored else { return Ok((None, reached, None)) };
+                let (fields, version) = fields_of(stored, model.kind);
+                let fields = fields.ok_or_else(|| Problem::not_found(model.name(), &key))?;
+                Ok((Some(Found::Document(fields)), reached, Some(version)))
             }
-            drop(reading);
-            if last_look {
-                return Err(self.behind(&progress, Some(version), feed.readable()).into());
-            }
-            // A document's key is its aggregate's id, so only what its partition handles can change it.
-            let before = freshness::offsets_of(&progress, key, topics);
-            while freshness::offsets_of(&progress, key, topics) == before {
-                let changed = tokio::select! {
-                    changed = timeout_at(self.until, feed.changed()) => changed,
-                    () = self.model.gate.closed() => return Err(Halt::Superseded),
-                };
-                if changed.is_err() {
-                    last_look = true;
-                    break;
+            (Template::Search(search), Reader::Search(reader)) => {
+                let reached = wait.reach().await?;
+                if wait.refreshes() && !reached.is_behind {
+                    read(model, endpoint, reader.refresh()).await?;
                 }
-                progress = feed.look();
+                let body = search.render(arguments, after);
+                let found = read(model, endpoint, reader.search(&body)).await?;
+                Ok((self.one_of(Found::Hits(found)), reached, None))
             }
+            (Template::Sql(sql), Reader::Clickhouse(reader)) => {
+                let reached = wait.reach().await?;
+                let arguments = self.with_after(after)?;
+                let rows = read(model, endpoint, reader.query(sql, &arguments)).await?;
+                Ok((self.one_of(Found::Rows(rows)), reached, None))
+            }
+            (Template::Sql(sql), Reader::Postgres(reader)) => {
+                let reached = wait.reach().await?;
+                let arguments = self.with_after(after)?;
+                let rows = read(model, endpoint, reader.query(sql, &arguments)).await?;
+                Ok((self.one_of(Found::Rows(rows)), reached, None))
+            }
+            _ => Err(Problem::internal("the query's template is of another store").into()),
         }
     }
 
-    fn behind(&self, progress: &ProgressMap, version: Option<i64>, connected: bool) -> Problem {
-        let mut required = json!({"streams": self.demands.iter().map(Demand::to_json).collect::<Vec<_>>()});
-        let mut reached = json!({"partitions": freshness::reached(&self.demands, progress)});
-        if let (Some(min_seq), Some(version)) = (self.min_seq, version) {
-            required["min_seq"] = min_seq.into();
-            reached["version"] = version.into();
+    fn with_after(&self, after: Option<&[Json]>) -> Result<Arguments, Problem> {
+        let mut arguments = self.arguments.clone();
+        if let Some(values) = after {
+            self.served.endpoint.bind_after(&mut arguments, values)?;
         }
-        // What is required was written before the request came, so the read model is behind by the wait at least.
-        let waited_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let lag_ms = self.model.lag_ms().unwrap_or(0).max(waited_ms);
-        Problem::behind(self.model.name(), required, reached, lag_ms, connected)
+        Ok(arguments)
     }
+
+    /// The first alone, where the query asks for one.
+    fn one_of(&self, found: Found) -> Option<Found> {
+        if !self.served.endpoint.query.one {
+            return Some(found);
+        }
+        let first = match found {
+            Found::Hits(FoundHits { hits, .. }) => hits.into_iter().next(),
+            Found::Rows(rows) => rows.into_iter().next(),
+            document @ Found::Document(_) => return Some(document),
+        };
+        match first {
+            Some(Value::Object(fields)) => Some(Found::Document(fields)),
+            _ => None,
+        }
+    }
+}
+
+async fn fall_back(
+    model: &ReadModel,
+    endpoint: &Endpoint,
+    arguments: &Arguments,
+    write_side: Option<&WriteSide>,
+) -> Result<Object, Problem> {
+    let in_path: Vec<_> = endpoint.path.parameters().filter_map(|name| arguments.get(name)).map(text_of).collect();
+    let not_found = || Problem::not_found(model.name(), &in_path.join("/"));
+    let (Some(sql), Some(write_side)) = (&endpoint.fallback, write_side) else { return Err(not_found()) };
+    let found = write_side.document(sql, arguments, &endpoint.document).await;
+    // Whether there is one isn't known then: no 404.
+    found.map_err(|why| Problem::write_side(model.name(), &why.to_string()))?.ok_or_else(not_found)
+}
+
+fn etag(generation: i32, version: Option<i64>, text: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    let version = version.map(|version| format!("{version}-")).unwrap_or_default();
+    // Weak: compressed or not, it is the same answer.
+    format!("W/\"{generation}-{version}{:016x}\"", hasher.finish())
 }

@@ -1,25 +1,58 @@
 //! A declared query, compiled: what `projector check` and `apply` refuse is refused here, with its place in the file.
 
+use super::cursor::List;
 use super::parameters::{Arguments, Parameters};
 use super::path::PathPattern;
-use super::template::{KeyTemplate, SearchTemplate, SqlTemplate};
-use super::{parameters, problem::Problem};
+use super::problem::Problem;
+use super::store::FoundHits;
+use super::template::{AFTER, KeyTemplate, SearchTemplate, SqlTemplate, substitute};
+use super::verify;
 use crate::expr::{Collection, Compiler, Kind, Object, Program, Value, json};
-use crate::projection::{Compiled, Diagnosis, Finding, Query, Rule, Source, Store};
+use crate::projection::{Compiled, Diagnosis, Finding, Query, ReadModelKind, Rule, Source, Store};
+use chrono::{NaiveDate, Utc};
+use chrono_tz::Tz;
 use serde_json::Value as Json;
 use serde_saphyr::{Location, Spanned};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Names of the parameters that every query takes, which none may declare.
-pub(crate) const FRESHNESS: [&str; 4] = ["consistency_token", "min_seq", "after_version", "wait_ms"];
+pub(crate) const FRESHNESS: [&str; 5] = ["consistency_token", "consistency", "min_seq", "after_version", "wait_ms"];
 
 /// A declared query ready to be answered.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    /// Tells it from every other one of this process.
+    pub(crate) id: u64,
     pub(crate) path: PathPattern,
+    /// Other paths of it.
+    pub(crate) also: Vec<PathPattern>,
     pub(crate) parameters: Parameters,
     pub(crate) template: Template,
+    /// Whose events `min_seq` and `consistency=strong` are about.
+    pub(crate) about: Option<About>,
+    /// Where a missing document is looked for.
+    pub(crate) fallback: Option<SqlTemplate>,
+    /// The declaration.
+    pub(crate) query: Arc<Query>,
+    /// Reads of the store that are let in at a time.
+    pub(crate) permits: Arc<Semaphore>,
+    /// The type of a document.
+    pub(crate) document: Kind,
+    time_zone: Tz,
     rules: Vec<(Program, String)>,
     response: Option<Program>,
+}
+
+/// An aggregate that a query is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) aggregate_type: String,
+    /// The parameter with its id.
+    pub(crate) parameter: String,
 }
 
 /// What is asked of the store.
@@ -34,7 +67,7 @@ pub(crate) enum Template {
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
     Document(Object),
-    Hits { hits: Vec<Value>, total: i64 },
+    Hits(FoundHits),
     Rows(Vec<Value>),
 }
 
@@ -49,7 +82,7 @@ impl Endpoint {
         let mut findings = Vec::new();
         for query in &compiled.projection.queries {
             match Self::compile(source, compiled, &compiler, query) {
-                Ok(endpoint) if endpoints.iter().any(|e| e.path.same_requests(&endpoint.path)) => {
+                Ok(endpoint) if endpoints.iter().any(|e| e.shares_a_path_with(&endpoint)) => {
                     findings.push(at(source, query, "another query of this file has the same path"));
                 }
                 Ok(endpoint) => endpoints.push(endpoint),
@@ -59,32 +92,46 @@ impl Endpoint {
         if findings.is_empty() { Ok(endpoints) } else { Err(findings) }
     }
 
+    /// All paths under which it is answered.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathPattern> {
+        [&self.path].into_iter().chain(&self.also)
+    }
+
+    pub(crate) fn shares_a_path_with(&self, other: &Self) -> bool {
+        self.paths().any(|path| other.paths().any(|theirs| path.same_requests(theirs)))
+    }
+
     fn compile(source: &Source, compiled: &Compiled, compiler: &Compiler, query: &Query) -> Result<Self, Vec<Finding>> {
         let one = |message: String| vec![at(source, query, message)];
         let path = PathPattern::parse(&query.get.value).map_err(one)?;
-        let parameters = Parameters::new(&query.parameters, query.paging.as_ref());
-        let mut wrong: Vec<_> = query.parameters.iter().filter_map(|(name, p)| parameters::check(name, p)).collect();
-        let reserved = |name: &&String| {
-            FRESHNESS.contains(&name.as_str()) || query.paging.is_some() && ["page", "size"].contains(&name.as_str())
-        };
-        wrong.extend(
-            query.parameters.keys().filter(reserved).map(|name| format!("`{name}` is there without being declared")),
-        );
-        wrong.extend(path.parameters().filter(|name| parameters.get(name).is_none()).map(undeclared));
-        if let Some(paging) = &query.paging
-            && !(1 <= paging.size && paging.size <= paging.size_max && paging.size_max <= paging.depth_max)
-        {
-            wrong.push("paging: 1 ≤ size ≤ size_max ≤ depth_max must hold".into());
-        }
+        let also = query
+            .also
+            .iter()
+            .map(|text| PathPattern::parse(&text.value))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(one)?;
+        let parameters = Parameters::new(&query.parameters, query.paging.as_ref(), query.sort.as_ref());
         let template = template_of(query, &compiled.projection.store).map_err(one)?;
-        let nullable = !matches!(compiled.projection.store, Store::Clickhouse(_));
-        wrong.extend(check_template(&template, query, &parameters, &path, nullable));
+        let fallback = query.fallback.as_ref().map(|f| SqlTemplate::elsewhere(&f.sql.value));
+        let fallback = fallback.transpose().map_err(|message| one(format!("fallback: {message}")))?;
+        let about = about(query, compiled, &template);
+        let declared = verify::Declared {
+            query,
+            compiled,
+            path: &path,
+            also: &also,
+            parameters: &parameters,
+            template: &template,
+            about: about.as_ref(),
+            fallback: fallback.as_ref(),
+        };
+        let wrong = declared.findings();
         if !wrong.is_empty() {
             return Err(wrong.into_iter().map(|message| at(source, query, message)).collect());
         }
         let in_path: Vec<_> = path.parameters().map(str::to_owned).collect();
         let params = parameters.kind(&in_path);
-        let given = given_kind(&template, &compiled.document, params.clone());
+        let given = given_kind(&template, query, &compiled.document, params.clone());
         let only_params = Kind::object(Collection::empty().with_known("params", params));
         let program = |text: &Spanned<String>, kind: &Kind| {
             let nothing = Kind::object(Collection::empty());
@@ -105,7 +152,46 @@ impl Endpoint {
         };
         let rules = query.rules.iter().map(rule).collect::<Result<_, _>>()?;
         let response = query.response.as_ref().map(|text| program(text, &given)).transpose()?;
-        Ok(Self { path, parameters, template, rules, response })
+        Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            path,
+            also,
+            parameters,
+            template,
+            about,
+            fallback,
+            query: Arc::new(query.clone()),
+            permits: Arc::new(Semaphore::new(query.limits.concurrency)),
+            document: compiled.document.clone(),
+            time_zone: query.time_zone.as_ref().and_then(|zone| zone.parse().ok()).unwrap_or(Tz::UTC),
+            rules,
+            response,
+        })
+    }
+
+    /// The day that `today` means now.
+    pub(crate) fn today(&self) -> NaiveDate {
+        Utc::now().with_timezone(&self.time_zone).date_naive()
+    }
+
+    /// What stands for a document that isn't there.
+    pub(crate) fn missing(&self, arguments: &Arguments) -> Option<Object> {
+        match substitute(self.query.missing.as_ref()?, arguments)? {
+            Json::Object(fields) => Some(json::object_from_json(fields, &self.document)),
+            _ => None,
+        }
+    }
+
+    /// The type of the answer's body.
+    pub(crate) fn answer_kind(&self) -> Kind {
+        let list = |of: Kind| Kind::array(Collection::empty().with_unknown(of));
+        match (&self.response, &self.template) {
+            (Some(program), _) => program.result().clone(),
+            (None, Template::Sql(_)) if self.query.one => Kind::any_object(),
+            (None, Template::Sql(_)) => list(Kind::any_object()),
+            (None, Template::Search(_)) if !self.query.one => list(self.document.clone()),
+            _ => self.document.clone(),
+        }
     }
 
     /// Whether the parameters go together.
@@ -125,22 +211,57 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The answer.
-    pub(crate) fn respond(&self, arguments: &Arguments, found: Found) -> Result<Json, Problem> {
+    /// The answer; `list` is what a cursor would belong to.
+    pub(crate) fn respond(&self, arguments: &Arguments, found: Found, list: &List) -> Result<Respond, Problem> {
+        let next_cursor = self.cursor_behind(arguments, &found, list);
         let Some(program) = &self.response else {
-            return Ok(plain(found));
+            return Ok(Respond { body: plain(found), next_cursor });
         };
         let mut given = Object::from([("params".into(), self.params(arguments))]);
         match found {
             Found::Document(document) => _ = given.insert("document".into(), Value::Object(document)),
-            Found::Hits { hits, total } => {
+            Found::Hits(FoundHits { hits, total, facets, took_ms, .. }) => {
                 given.insert("hits".into(), Value::Array(hits));
                 given.insert("total".into(), Value::Integer(total));
+                given.insert("facets".into(), json::from_json(facets, &Kind::any()));
+                given.insert("took_ms".into(), Value::Integer(took_ms));
             }
             Found::Rows(rows) => _ = given.insert("rows".into(), Value::Array(rows)),
         }
+        if self.query.paging.as_ref().is_some_and(|paging| paging.cursor.is_some()) {
+            given.insert("next_cursor".into(), next_cursor.as_deref().map_or(Value::Null, Value::from));
+        }
         let answer = program.run(&mut Value::Object(given), &mut Value::Object(Object::new()));
-        answer.map(|value| json::to_json(&value)).map_err(|e| Problem::internal(e.to_string()))
+        let body = answer.map(|value| json::to_json(&value)).map_err(|e| Problem::internal(e.to_string()))?;
+        Ok(Respond { body, next_cursor })
+    }
+
+    /// The values of a given cursor, bound by name for SQL.
+    pub(crate) fn bind_after(&self, arguments: &mut Arguments, values: &[Json]) -> Result<(), Problem> {
+        let fields = self.query.paging.as_ref().and_then(|paging| paging.cursor.as_deref()).unwrap_or_default();
+        if fields.len() != values.len() {
+            return Err(Problem::parameter("cursor", "`cursor` is of another query; begin again without it"));
+        }
+        for (field, value) in fields.iter().zip(values) {
+            arguments.insert(format!("{AFTER}{field}"), value.clone());
+        }
+        Ok(())
+    }
+
+    /// A full page has a next one; that may be empty.
+    fn cursor_behind(&self, arguments: &Arguments, found: &Found, list: &List) -> Option<String> {
+        let fields = self.query.paging.as_ref()?.cursor.as_ref()?;
+        let size = usize::try_from(arguments.get("size")?.as_i64()?).ok()?;
+        match found {
+            Found::Hits(found) if found.hits.len() >= size => Some(list.behind(found.last.as_deref()?)),
+            Found::Rows(rows) if rows.len() >= size => {
+                let last = rows.last()?.as_object()?;
+                let values: Vec<_> =
+                    fields.iter().map(|f| last.get(f.as_str()).map_or(Json::Null, json::to_json)).collect();
+                Some(list.behind(&values))
+            }
+            _ => None,
+        }
     }
 
     fn params(&self, arguments: &Arguments) -> Value {
@@ -148,23 +269,57 @@ impl Endpoint {
     }
 }
 
+/// An answer's body, and where its list goes on.
+pub(crate) struct Respond {
+    pub(crate) body: Json,
+    pub(crate) next_cursor: Option<String>,
+}
+
 /// The answer of a query without `response`.
 fn plain(found: Found) -> Json {
     match found {
         Found::Document(document) => Json::Object(json::object_to_json(&document)),
-        Found::Hits { hits, .. } => hits.iter().map(json::to_json).collect(),
+        Found::Hits(found) => found.hits.iter().map(json::to_json).collect(),
         Found::Rows(rows) => rows.iter().map(json::to_json).collect(),
     }
 }
 
-fn given_kind(template: &Template, document: &Kind, params: Kind) -> Kind {
-    let params = Collection::empty().with_known("params", params);
+/// What the query says, or what is plain without words: a document under its aggregate's id.
+fn about(query: &Query, compiled: &Compiled, template: &Template) -> Option<About> {
+    if let Some((aggregate_type, parameter)) = query.about.iter().next() {
+        return Some(About { aggregate_type: aggregate_type.clone(), parameter: parameter.clone() });
+    }
+    let Template::Document(key) = template else { return None };
+    match (compiled.kind, compiled.aggregate_types.as_slice()) {
+        (ReadModelKind::Entity, [only]) => {
+            Some(About { aggregate_type: only.clone(), parameter: key.only_parameter()?.to_owned() })
+        }
+        _ => None,
+    }
+}
+
+fn given_kind(template: &Template, query: &Query, document: &Kind, params: Kind) -> Kind {
+    let mut given = Collection::empty().with_known("params", params);
     let list = |of: Kind| Kind::array(Collection::empty().with_unknown(of));
-    Kind::object(match template {
-        Template::Document(_) => params.with_known("document", document.clone()),
-        Template::Search(_) => params.with_known("hits", list(document.clone())).with_known("total", Kind::integer()),
-        Template::Sql(_) => params.with_known("rows", list(Kind::any_object())),
-    })
+    given = match template {
+        Template::Document(_) => given.with_known("document", document.clone()),
+        Template::Search(_) if query.one => given.with_known("document", document.clone()),
+        Template::Sql(_) if query.one => given.with_known("document", Kind::any_object()),
+        Template::Search(_) => {
+            let mut hit = document.as_object().cloned().unwrap_or_else(Collection::any);
+            hit.known_mut().insert("_highlight".into(), Kind::object(Collection::any()).or_undefined());
+            given
+                .with_known("hits", list(Kind::object(hit)))
+                .with_known("total", Kind::integer())
+                .with_known("facets", Kind::any())
+                .with_known("took_ms", Kind::integer())
+        }
+        Template::Sql(_) => given.with_known("rows", list(Kind::any_object())),
+    };
+    if query.paging.as_ref().is_some_and(|paging| paging.cursor.is_some()) {
+        given = given.with_known("next_cursor", Kind::bytes().or_null());
+    }
+    Kind::object(given)
 }
 
 fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
@@ -183,8 +338,8 @@ fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
     }
     let template = match (&query.document, &query.search, &query.sql) {
         (Some(document), ..) => KeyTemplate::parse(&document.key.value).map(Template::Document),
-        (_, Some(body), _) => SearchTemplate::parse(body).map(Template::Search),
-        (.., Some(sql)) => SqlTemplate::parse(&sql.value).map(Template::Sql),
+        (_, Some(body), _) => SearchTemplate::parse(body, query.sort.as_ref()).map(Template::Search),
+        (.., Some(sql)) => SqlTemplate::parse(&sql.value, query.sort.as_ref()).map(Template::Sql),
         _ => Err(String::new()),
     };
     let template = template.map_err(|message| format!("{wanted}: {message}"))?;
@@ -193,50 +348,6 @@ fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
         return Err("sql: `{rollup}` needs `rollup` under `store.clickhouse`, which says what is added up".to_owned());
     }
     Ok(template)
-}
-
-/// What is wrong with a template; `nullable` says whether every type of the store's SQL has a null.
-fn check_template(
-    template: &Template,
-    query: &Query,
-    parameters: &Parameters,
-    path: &PathPattern,
-    nullable: bool,
-) -> Vec<String> {
-    let paged = |name: &str| query.paging.is_some() && ["limit", "offset"].contains(&name);
-    let absent = |name: &str| parameters.may_be_absent(name, path.parameters().any(|p| p == name));
-    match template {
-        Template::Document(key) => {
-            let unknown = key.parameters().filter(|name| parameters.get(name).is_none()).map(undeclared);
-            let optional = key
-                .parameters()
-                .filter(|name| absent(name))
-                .map(|name| format!("`{name}` makes the key, so it must be required"));
-            let paging = query.paging.as_ref().map(|_| "a document has no pages".to_owned());
-            unknown.chain(optional).chain(paging).collect()
-        }
-        Template::Search(body) => {
-            body.parameters().into_iter().filter(|name| parameters.get(name).is_none()).map(undeclared).collect()
-        }
-        Template::Sql(sql) => {
-            let unknown = sql
-                .bound
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .filter(|n| !paged(n) && parameters.get(n).is_none())
-                .map(undeclared);
-            let takes_null = |kind: &str| nullable || kind.starts_with("Nullable(");
-            let optional = sql.bound.iter().filter(|(name, kind)| absent(name) && !takes_null(kind));
-            let optional = optional.map(|(name, kind)| {
-                format!("`{name}` may be absent: bind it as `Nullable({kind})`, or give it a default")
-            });
-            unknown.chain(optional).collect()
-        }
-    }
-}
-
-fn undeclared(name: &str) -> String {
-    format!("`{name}` is not among the `parameters`")
 }
 
 fn at(source: &Source, query: &Query, message: impl Into<String>) -> Finding {

@@ -63,8 +63,9 @@ response: |
     let arguments = json!({"id": "7", "n": null}).as_object().unwrap().clone();
     let at = chrono::DateTime::parse_from_rfc3339("2026-05-23T10:00:00.5Z").unwrap().to_utc();
     let document = Object::from([("order_id".into(), Value::from("7")), ("at".into(), Value::Timestamp(at))]);
-    let answer = endpoints[0].respond(&arguments, Found::Document(document)).unwrap();
-    assert_eq!(answer, json!({"id": "7", "at": "2026-05-23T10:00:00.500000Z", "n": null}));
+    let list = List::new(1, "/x", &arguments);
+    let answer = endpoints[0].respond(&arguments, Found::Document(document), &list).unwrap();
+    assert_eq!(answer.body, json!({"id": "7", "at": "2026-05-23T10:00:00.500000Z", "n": null}));
 }
 
 #[test]
@@ -113,6 +114,51 @@ fn what_is_wrong_is_said_with_its_place() {
             "get: /x\nparameters: { a: { type: string } }\nsql: 'select {a:String} from {table}'".into(),
             "Nullable(String)",
         ),
+        (
+            REDIS,
+            "get: /x/{id}\nparameters: { id: { type: string }, z: { type: string } }\ndocument: { key: '{id}' }".into(),
+            "nothing uses it",
+        ),
+        (REDIS, with("also: ['/y/{other}']"), "other parameters"),
+        (REDIS, with("also: ['/y/{id}?view']"), "behind `?`"),
+        (REDIS, with("about: { book: id }"), "no event of `book`"),
+        (REDIS, with("about: { order: di }"), "`di` is not among"),
+        (REDIS, with("one: true"), "for a search or SQL"),
+        (REDIS, with("cache: { ttl_s: 0 }"), "from 1 to 86400"),
+        (REDIS, with("limits: { concurrency: 0 }"), "concurrency"),
+        (REDIS, with("limits: { time_ms: 60000 }"), "time_ms"),
+        (REDIS, with("limits: { answer_bytes: 1 }"), "answer_bytes"),
+        (REDIS, with("row_filter: { me: sub }"), "row_filter: `me`"),
+        (REDIS, with("fallback: { sql: 'select {it:text}' }"), "fallback: `it`"),
+        (REDIS, with("fallback: { sql: 'select {table}' }"), "`{table}` is none of"),
+        (REDIS, with("sort: { default: a, keys: { a: x } }"), "no order"),
+        (SEARCH, "get: /x\nsearch: { query: { term: { order: 1 } } }".into(), "no field `order`"),
+        (SEARCH, "get: /x\nsearch: { query: { term: { orderid: 1 } } }".into(), "did you mean `order_id`"),
+        (SEARCH, "get: /x\nsearch: { script_fields: {} }".into(), "`script_fields` is none of"),
+        (SEARCH, "get: /x\nsort: { default: b, keys: { a: [{ at: asc }] } }\nsearch: {}".into(), "none of its keys"),
+        (
+            SEARCH,
+            "get: /x\nsort: { default: a, keys: { a: [{ at: asc }] } }\nsearch: { sort: [] }".into(),
+            "own `sort`",
+        ),
+        (SEARCH, "get: /x\npaging: { cursor: [] }\nsearch: { sort: [{ at: desc }] }".into(), "tells entries apart"),
+        (
+            SEARCH,
+            "get: /x\npaging: { cursor: [at] }\nsearch: { sort: [{ at: desc }, { order_id: asc }] }".into(),
+            "cursor: []",
+        ),
+        (SEARCH, "get: /x\nfallback: { sql: select 1 }\nsearch: {}".into(), "only for one document"),
+        (POSTGRES, "get: /x\nsql: 'select 1 from {table} order by {sort}'".into(), "needs `sort`"),
+        (
+            POSTGRES,
+            "get: /x\nsort: { default: a, keys: { a: at } }\nsql: 'select 1 from {table}'".into(),
+            "no `{sort}` stands",
+        ),
+        (
+            POSTGRES,
+            "get: /x\npaging: { cursor: [at] }\nsql: 'select 1 from {table} limit {limit:bigint}'".into(),
+            "{after_at:Type}",
+        ),
     ];
     for (store, query, said) in cases {
         let error = refused(store, &query);
@@ -132,4 +178,31 @@ sql: select order_id from {table} where {day:date} is null or day = {day:date} l
     assert!(refused(CLICKHOUSE, query).contains("Nullable(date)"));
     assert!(refused(POSTGRES, &query.replace("{day:date} is", "{other:date} is")).contains("`other`"));
     assert!(refused(POSTGRES, "get: /x\ndocument: { key: x }").contains("`sql`"));
+}
+
+#[test]
+fn a_cursor_of_sql_binds_the_last_rows_fields() {
+    let query = "
+get: /things
+paging: { size: 2, cursor: [at, order_id] }
+sort: { default: newest, keys: { newest: 'at desc, order_id desc' } }
+sql: |
+  select order_id, at from {table}
+  where {after_order_id:text} is null or (at, order_id) < ({after_at:timestamptz}, {after_order_id:text})
+  order by {sort} limit {limit:bigint}
+response: '{ \"rows\": .rows, \"next\": .next_cursor }'";
+    let endpoint = compile(POSTGRES, query).unwrap().remove(0);
+    let arguments = json!({"page": 1, "size": 2, "cursor": null, "sort": "newest"}).as_object().unwrap().clone();
+    let list = List::new(1, "/things", &arguments);
+    let row = |id: &str| json::from_json(json!({"order_id": id, "at": "2026-01-01T00:00:00Z"}), &Kind::any());
+    let whole = endpoint.respond(&arguments, Found::Rows(vec![row("b"), row("a")]), &list).unwrap();
+    let cursor = whole.next_cursor.unwrap();
+    assert_eq!(whole.body["next"], json!(cursor));
+    let mut bound = arguments.clone();
+    endpoint.bind_after(&mut bound, &list.read(&cursor).unwrap()).unwrap();
+    assert_eq!((&bound["after_at"], &bound["after_order_id"]), (&json!("2026-01-01T00:00:00.000000Z"), &json!("a")));
+    let Template::Sql(sql) = &endpoint.template else { panic!("not SQL") };
+    assert!(sql.numbered("t", sql.sort(&bound)).contains("order by at desc, order_id desc limit"));
+    let last = endpoint.respond(&arguments, Found::Rows(vec![row("a")]), &list).unwrap();
+    assert_eq!((last.next_cursor, &last.body["next"]), (None, &json!(null)));
 }

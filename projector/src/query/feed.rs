@@ -12,7 +12,7 @@ use crate::control::{Control, GENERATIONS_CHANNEL, PROGRESS_CHANNEL, ProgressMap
 use async_trait::async_trait;
 use sqlx::postgres::PgListener;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -43,6 +43,8 @@ pub(crate) struct Feed {
     snapshot: watch::Sender<Arc<ProgressMap>>,
     /// Whether something was notified since the last read began.
     dirty: AtomicBool,
+    /// How often something was notified.
+    notified: AtomicU64,
     /// How many sleep on the snapshot.
     waiting: AtomicUsize,
     /// Wakes the reading task.
@@ -64,6 +66,7 @@ impl Feed {
             generation_id,
             snapshot: watch::Sender::new(Arc::default()),
             dirty: AtomicBool::new(true),
+            notified: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             wake: Notify::new(),
             readable: AtomicBool::new(false),
@@ -72,8 +75,14 @@ impl Feed {
 
     /// Something was published.
     pub(crate) fn notify(&self) {
+        self.notified.fetch_add(1, Ordering::SeqCst);
         self.dirty.store(true, Ordering::SeqCst);
         self.wake.notify_one();
+    }
+
+    /// A number that grows whenever the read model has moved on.
+    pub(crate) fn moved(&self) -> u64 {
+        self.notified.load(Ordering::SeqCst)
     }
 
     /// What was last read; the truth is this or more.

@@ -7,11 +7,12 @@
 //! so what the progress covers is in the data.
 
 use super::feed::Subscription;
-use super::partition::partition_of;
 use super::token::Token;
+use super::write_side::Written;
 use crate::apply::Progress;
 use crate::control::ProgressMap;
 use crate::sink::Partition;
+use crate::source::partition_of;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(crate) struct Demand {
     aggregate_type: String,
     aggregate_id: Arc<str>,
     sequence: i64,
+    /// Whether the write database said that it is there, rather than a caller: then it isn't lost with an epoch that was left.
+    is_certain: bool,
 }
 
 /// Why a demand isn't met.
@@ -59,17 +62,49 @@ pub(crate) fn demands(tokens: &[Token], topics: &BTreeMap<String, i32>) -> Vec<D
             aggregate_type: stream.aggregate_type.clone(),
             aggregate_id: Arc::clone(&stream.aggregate_id),
             sequence: stream.sequence,
+            is_certain: false,
         })
     };
     tokens.iter().flat_map(|token| token.streams.iter().filter_map(move |stream| demand(token, stream))).collect()
 }
 
+/// What an event of the write database asks of a read model that takes `topics`.
+pub(crate) fn demand_of(written: &Written, topics: &BTreeMap<String, i32>) -> Option<Demand> {
+    let topic = format!("events.{}", written.aggregate_type);
+    let partitions = *topics.get(&topic)?;
+    Some(Demand {
+        partition: Partition { topic: topic.into(), number: partition_of(&written.aggregate_id, partitions) },
+        epoch: written.epoch.as_str().into(),
+        txid: written.txid.cast_unsigned(),
+        aggregate_type: written.aggregate_type.clone(),
+        aggregate_id: written.aggregate_id.as_str().into(),
+        sequence: written.sequence,
+        is_certain: true,
+    })
+}
+
 impl Demand {
+    /// The event: type and id of its aggregate, its sequence there, its transaction.
+    pub(crate) fn event(&self) -> (&str, &str, i64, u64) {
+        (&self.aggregate_type, &self.aggregate_id, self.sequence, self.txid)
+    }
+
+    pub(crate) fn is_certain(&self) -> bool {
+        self.is_certain
+    }
+
     fn met(&self, progress: &ProgressMap) -> Result<bool, Unmet> {
         let Some(progress) = progress.get(&self.partition) else { return Ok(false) };
         match &progress.epoch {
             // Nothing was handled there yet, so neither was this.
             None => Ok(false),
+            Some(epoch) if *epoch != self.epoch && self.is_certain => {
+                let parked = progress.parked.get(&self.aggregate_id).is_some_and(|first| self.sequence >= *first);
+                match progress.past.contains(&self.epoch) {
+                    true if parked => Err(Unmet::Parked(self.to_json())),
+                    left => Ok(left),
+                }
+            }
             Some(epoch) if *epoch != self.epoch => {
                 Err(Unmet::UnknownEpoch { token: Arc::clone(&self.epoch), reached: Arc::clone(epoch) })
             }
@@ -86,7 +121,23 @@ impl Demand {
     }
 }
 
-fn all_met(demands: &[Demand], progress: &ProgressMap) -> Result<bool, Unmet> {
+/// Whether an aggregate's event is, or waits behind, a dead letter.
+pub(crate) fn is_parked(
+    progress: &ProgressMap,
+    aggregate_id: &str,
+    sequence: i64,
+    topics: &BTreeMap<String, i32>,
+) -> bool {
+    let parked = |p: &Progress| p.parked.get(aggregate_id).is_some_and(|first| sequence >= *first);
+    partitions_of(progress, aggregate_id, topics).flatten().any(parked)
+}
+
+/// Those that aren't met yet.
+pub(crate) fn unmet<'a>(demands: &'a [Demand], progress: &ProgressMap) -> Vec<&'a Demand> {
+    demands.iter().filter(|demand| !matches!(demand.met(progress), Ok(true))).collect()
+}
+
+pub(crate) fn all_met(demands: &[Demand], progress: &ProgressMap) -> Result<bool, Unmet> {
     // All are judged, so that an epoch that can't be judged is said at once rather than at the time limit.
     demands.iter().try_fold(true, |all, demand| Ok(demand.met(progress)? && all))
 }

@@ -35,6 +35,10 @@ impl Gate {
         self.closed.cancelled().await;
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     pub(crate) fn close(&self) {
         self.closed.cancel();
     }

@@ -1,71 +1,105 @@
-//! The HTTP service: declared routes, health, limits.
+//! The HTTP service: declared routes, health, limits, and what an answer carries beside its body.
 
-use super::answer::{Answer, Halt, answer};
-use super::live::{Keeper, ReadModel};
+use super::answer::{Answer, Request as Question, Stale};
+use super::live::ReadModel;
+use super::openapi;
 use super::problem::Problem;
-use super::request::Asked;
+use super::represent::{Form, csv, wanted};
+use super::request::{Asked, pairs};
+use super::service::{Service, ServiceLimits};
+use super::subscribe;
+use super::wait::Halt;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value as Json, json};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
-/// Requests at a time, those that wait included; more are turned away at once.
-const REQUESTS_MAX: usize = 4_096;
 /// No request takes longer, waiting included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Queries have no body.
 const BODY_BYTES_MAX: usize = 1_024;
+/// A path with its query string; tokens are long.
+const URI_BYTES_MAX: usize = 32 * 1_024;
 
 const READ_MODEL: HeaderName = HeaderName::from_static("read-model");
 const GENERATION: HeaderName = HeaderName::from_static("read-model-generation");
 const POSITION: HeaderName = HeaderName::from_static("read-model-position");
 const LAG_MS: HeaderName = HeaderName::from_static("read-model-lag-ms");
+const WAITED_MS: HeaderName = HeaderName::from_static("read-model-waited-ms");
+const FRESHNESS: HeaderName = HeaderName::from_static("read-model-freshness");
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-#[derive(Clone)]
-pub(super) struct Service {
-    pub(super) keeper: Arc<Keeper>,
-    permits: Arc<Semaphore>,
-}
-
-impl Service {
-    /// Answers within the limits on requests at a time and on a request's time.
-    pub(super) async fn limited(&self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
-        let Ok(_permit) = self.permits.try_acquire() else { return Problem::overloaded().into_response() };
-        match timeout(REQUEST_TIMEOUT, work).await {
-            Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
-            Err(_) => Problem::timed_out().into_response(),
-        }
-    }
-}
+const TOKEN: HeaderName = HeaderName::from_static("consistency-token");
 
 /// The service's routes.
-pub(crate) fn router(keeper: Arc<Keeper>) -> Router {
-    let service = Service { keeper, permits: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+pub(crate) fn router(service: Service, limits: &ServiceLimits) -> Router {
     Router::new()
         .route("/health/live", get(|| async { json_response(StatusCode::OK, &json!({"status": "live"})) }))
         .route("/health/ready", get(ready))
+        .route("/openapi.json", get(description))
         .route("/freshness/{read_model}", get(super::reached::freshness))
         .fallback(query)
+        .layer(CompressionLayer::new())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(cors(&limits.cors_origins))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .with_state(service)
 }
 
+/// Scripts of these origins may ask, and see what answers carry.
+fn cors(origins: &[String]) -> CorsLayer {
+    let shown = [
+        READ_MODEL,
+        GENERATION,
+        POSITION,
+        LAG_MS,
+        FRESHNESS,
+        PREFERENCE_APPLIED,
+        REQUEST_ID,
+        ETAG,
+        NEXT_CURSOR,
+        RETRY_AFTER,
+    ];
+    let asked = [
+        TOKEN,
+        IF_NONE_MATCH,
+        ACCEPT,
+        REQUEST_ID,
+        HeaderName::from_static("prefer"),
+        HeaderName::from_static("last-event-id"),
+    ];
+    let origins = match origins {
+        [] => return CorsLayer::new(),
+        [all] if all == "*" => AllowOrigin::any(),
+        named => AllowOrigin::list(named.iter().filter_map(|origin| origin.trim().parse().ok())),
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::HEAD])
+        .allow_headers(asked)
+        .expose_headers(shown)
+        .max_age(Duration::from_secs(600))
+}
+
 /// Ready as soon as there is a query to answer; what hampers it is named.
 async fn ready(State(service): State<Service>) -> Response {
+    if service.stopping.is_cancelled() {
+        return Problem::not_ready("the service is stopping").into_response();
+    }
     let Some(live) = service.keeper.live() else {
         return Problem::not_ready("the control store wasn't reached yet").into_response();
     };
@@ -83,54 +117,176 @@ async fn ready(State(service): State<Service>) -> Response {
         "not_served": live.broken,
         "control_store": up(service.keeper.reachable()),
         "notifications": up(service.keeper.feeds.connected()),
+        "write_database": if service.write_side.is_some() { "known" } else { "not given" },
     });
     json_response(StatusCode::OK, &body)
 }
 
+/// All that is served now, as OpenAPI.
+async fn description(State(service): State<Service>) -> Response {
+    match service.keeper.live() {
+        Some(live) => {
+            json_response(StatusCode::OK, &openapi::document(live.routes.all().map(|(path, served)| (path, &**served))))
+        }
+        None => Problem::not_ready("the control store wasn't reached yet").into_response(),
+    }
+}
+
 async fn query(State(service): State<Service>, request: Request) -> Response {
     let request = request.into_parts().0;
-    service.limited(route(&service, &request)).await
+    limited(&service, route(&service, &request)).await
+}
+
+/// Answers within the limits on requests at a time and on a request's time.
+pub(super) async fn limited(service: &Service, work: impl Future<Output = Result<Response, Problem>>) -> Response {
+    let Ok(_permit) = service.permits.try_acquire() else { return Problem::overloaded().into_response() };
+    match timeout(REQUEST_TIMEOUT, work).await {
+        Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
+        Err(_) => Problem::timed_out().into_response(),
+    }
 }
 
 async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> {
+    if request.uri.path_and_query().is_some_and(|all| all.as_str().len() > URI_BYTES_MAX) {
+        return Err(Problem::bad_request(format!(
+            "the address is longer than {URI_BYTES_MAX} bytes; tokens fit into the header Consistency-Token"
+        )));
+    }
     let begin = tokio::time::Instant::now();
+    match wanted(&request.headers) {
+        Form::Events => subscribe::stream(service.clone(), request.clone(), begin).await,
+        form => {
+            let (answered, answer) = ask(service, request, begin).await?;
+            Ok(match answer {
+                Ok(answer) => answered.respond(&answer, form, &request.headers),
+                Err(problem) => {
+                    let position = super::freshness::position(&answered.model.feed.snapshot());
+                    answered.with_source(problem.into_response(), position)
+                }
+            })
+        }
+    }
+}
+
+/// Which read model answered a request.
+pub(super) struct Answered {
+    pub(super) model: Arc<ReadModel>,
+    /// How long it was waited for, where the caller asked for something.
+    pub(super) waited: Option<Duration>,
+}
+
+/// Answers a request from what is live: the answer or the problem, each with the read model; or a problem of the request itself.
+pub(super) async fn ask(
+    service: &Service,
+    request: &Parts,
+    begin: tokio::time::Instant,
+) -> Result<(Answered, Result<Arc<Answer>, Problem>), Problem> {
+    ask_as(service, request, begin, true).await
+}
+
+/// As [`ask`]; a subscriber has its token's answer already, and then only wants what is new.
+pub(super) async fn ask_as(
+    service: &Service,
+    request: &Parts,
+    begin: tokio::time::Instant,
+    is_first: bool,
+) -> Result<(Answered, Result<Arc<Answer>, Problem>), Problem> {
     service.keeper.make_sure().await;
     loop {
         let live = service.keeper.live().ok_or_else(|| Problem::not_ready("the control store wasn't reached yet"))?;
         let path = request.uri.path();
-        let found = live.routes.find(path).ok_or_else(|| Problem::no_such_path(path))?;
+        let pairs = pairs(&request.uri)?;
+        let found = live.routes.find(path, &pairs).ok_or_else(|| Problem::no_such_path(path))?;
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return Err(Problem::method(request.method.as_str()));
         }
         let found = found
             .map_err(|name| Problem::parameter(name, format!("`{name}` in the path is not percent-encoded UTF-8")))?;
-        let served = found.target;
-        let asked = Asked::read(&request.uri, &request.headers)?;
-        return Ok(match answer(served, &found.parameters, &asked, begin).await {
-            Ok(Answer { body, position }) => {
-                with_freshness(json_response(StatusCode::OK, &body), &served.model, position)
+        let own = pairs.into_iter().filter(|pair| !found.pattern.fixed().contains(pair)).collect();
+        let mut asked = Asked::read(own, &request.headers)?;
+        if wanted(&request.headers) == Form::Events {
+            asked.freshness.is_watching = true;
+            if !is_first {
+                asked.freshness = asked.freshness.already_met();
             }
-            Err(Halt::Problem(problem)) => {
-                let position = super::freshness::position(&served.model.feed.snapshot());
-                with_freshness(problem.into_response(), &served.model, position)
+        }
+        let mut answered = Answered { model: Arc::clone(&found.target.model), waited: None };
+        let question = match Question::new(found.target, &found.parameters, &asked, begin) {
+            Ok(question) => question,
+            Err(problem) => return Ok((answered, Err(problem))),
+        };
+        let answer = Box::pin(question.answer(service)).await;
+        if !matches!(answer, Err(Halt::Superseded)) {
+            let failed = matches!(&answer, Err(Halt::Problem(problem)) if problem.is_failure());
+            let waited_for_nothing = matches!(&answer, Ok((_, None)));
+            answered.model.note(failed, waited_for_nothing.then(|| begin.elapsed()));
+        }
+        match answer {
+            Ok((answer, waited)) => {
+                answered.waited = waited;
+                return Ok((answered, Ok(answer)));
             }
-            Err(Halt::Superseded) => continue,
-        });
+            Err(Halt::Problem(problem)) => return Ok((answered, Err(problem))),
+            Err(Halt::Superseded) => {}
+        }
     }
 }
 
-/// Tells how fresh the answer is: which generation, how many messages it has handled at least, how far behind it is.
-pub(super) fn with_freshness(mut response: Response, model: &ReadModel, position: i64) -> Response {
-    let headers = response.headers_mut();
-    if let Ok(name) = HeaderValue::from_str(model.name()) {
-        headers.insert(READ_MODEL, name);
+impl Answered {
+    fn respond(&self, answer: &Answer, form: Form, asked: &HeaderMap) -> Response {
+        let is_known = |value: &HeaderValue| {
+            let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
+            listed
+                .into_iter()
+                .any(|etag| etag == "*" || etag.trim_start_matches("W/") == answer.etag.trim_start_matches("W/"))
+        };
+        let mut response = if asked.get_all(IF_NONE_MATCH).iter().any(is_known) && answer.stale.is_none() {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            match form {
+                Form::Csv => ([(CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&answer.body)).into_response(),
+                _ => ([(CONTENT_TYPE, "application/json")], answer.text.clone()).into_response(),
+            }
+        };
+        let headers = response.headers_mut();
+        // It may be kept, and must be asked for again: 304 if it is still the same.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        headers.insert(VARY, HeaderValue::from_static("accept, consistency-token, prefer"));
+        let etag = if form == Form::Csv { answer.etag.replace("W/\"", "W/\"csv-") } else { answer.etag.clone() };
+        insert(headers, ETAG, &etag);
+        headers.insert(AGE, HeaderValue::from(answer.made.elapsed().as_secs()));
+        if let Some(cursor) = &answer.next_cursor {
+            insert(headers, NEXT_CURSOR, cursor);
+        }
+        if let Some(stale) = answer.stale {
+            headers.insert(FRESHNESS, HeaderValue::from_static("stale"));
+            if stale == Stale::Behind {
+                headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static("stale-ok"));
+            }
+        }
+        self.with_source(response, answer.position())
     }
-    headers.insert(GENERATION, HeaderValue::from(model.generation.generation));
-    headers.insert(POSITION, HeaderValue::from(position));
-    if let Some(lag_ms) = model.lag_ms() {
-        headers.insert(LAG_MS, HeaderValue::from(lag_ms));
+
+    /// Tells which generation an answer is of, how many messages that has handled at least, how far behind it is.
+    pub(super) fn with_source(&self, mut response: Response, position: i64) -> Response {
+        let headers = response.headers_mut();
+        insert(headers, READ_MODEL, self.model.name());
+        if let Some(waited_ms) = self.waited.and_then(|waited| u64::try_from(waited.as_millis()).ok()) {
+            headers.insert(WAITED_MS, HeaderValue::from(waited_ms));
+        }
+        headers.insert(GENERATION, HeaderValue::from(self.model.generation.generation));
+        headers.insert(POSITION, HeaderValue::from(position));
+        if let Some(lag_ms) = self.model.lag_ms() {
+            headers.insert(LAG_MS, HeaderValue::from(lag_ms));
+        }
+        response
     }
-    response
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
 }
 
 pub(super) fn json_response(status: StatusCode, body: &Json) -> Response {

@@ -4,6 +4,7 @@ use super::*;
 use crate::control::{Generation, ProgressMap};
 use crate::event::{Catalog, EventRef};
 use crate::query::feed::ProgressSource;
+use crate::query::live::Keeper;
 use crate::query::partition_of;
 use crate::sink::{Partition, StoreUrls};
 use axum::extract::Path as UrlPath;
@@ -12,14 +13,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::net::TcpListener;
 
 /// A search engine that notes what it is asked.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Engine {
     calls: Arc<Mutex<Vec<(String, Json)>>>,
+    total: Arc<AtomicI64>,
+    /// How long the hit's id is made.
+    long: Arc<AtomicUsize>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { calls: Arc::default(), total: Arc::new(41.into()), long: Arc::default() }
+    }
 }
 
 async fn listen(router: Router) -> String {
@@ -31,13 +42,14 @@ async fn listen(router: Router) -> String {
 
 impl Engine {
     async fn start(&self) -> String {
-        let calls = Arc::clone(&self.calls);
+        let (calls, total, long) = (Arc::clone(&self.calls), Arc::clone(&self.total), Arc::clone(&self.long));
         let handle = move |UrlPath((index, call)): UrlPath<(String, String)>, body: String| async move {
             let body = serde_json::from_str(&body).unwrap_or(Json::Null);
             calls.lock().unwrap().push((format!("{index}/{call}"), body));
             let shards = json!({"total": 1, "successful": 1, "failed": 0});
-            let hit = json!({"_source": {"order_id": "o-1", "_seq": 3}});
-            json!({"_shards": shards, "timed_out": false, "hits": {"total": {"value": 41}, "hits": [hit]}}).to_string()
+            let hit =
+                json!({"_source": {"order_id": format!("o-1{}", "x".repeat(long.load(Ordering::SeqCst))), "_seq": 3}});
+            json!({"_shards": shards, "timed_out": false, "hits": {"total": {"value": total.load(Ordering::SeqCst)}, "hits": [hit]}}).to_string()
         };
         listen(Router::new().route("/{index}/{call}", post(handle))).await
     }
@@ -62,6 +74,7 @@ struct World {
     url: String,
     engine: Engine,
     keeper: Arc<Keeper>,
+    service: Service,
     published: Arc<Published>,
 }
 
@@ -75,7 +88,7 @@ queries:
   - get: /things/{id}
     parameters: { id: { type: string }, q: { type: string } }
     paging: {}
-    search: { query: { bool: { filter: [{ term: { id: { param: id } } }, { match: { text: { param: q } } }] } } }
+    search: { query: { bool: { filter: [{ term: { order_id: { param: id } } }, { match: { order_id: { param: q } } }] } } }
     response: '{ \"total\": .total, \"page\": .params.page, \"ids\": map_values(.hits) -> |hit| { hit.order_id } }'
 ";
 
@@ -93,8 +106,10 @@ impl World {
         };
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("schemas");
         let keeper = Keeper::new(urls, Catalog::load(&schemas).unwrap()).unwrap();
-        let url = listen(router(Arc::clone(&keeper))).await;
-        Self { url, engine, keeper, published: Arc::default() }
+        let limits = ServiceLimits::default();
+        let service = Service::new(Arc::clone(&keeper), None, &limits);
+        let url = listen(router(service.clone(), &limits)).await;
+        Self { url, engine, keeper, service, published: Arc::default() }
     }
 
     async fn serving(config: &str) -> Self {
@@ -120,11 +135,14 @@ impl World {
     fn handle(&self, id: &str, txid: u64, sequence: i64) {
         let partition = Partition { topic: "events.order".into(), number: partition_of(id, 12) };
         let event = EventRef { epoch: "e".into(), txid, tx_min: txid, aggregate_id: id.into(), sequence };
-        self.published.0.lock().unwrap().entry(partition).or_default().handled(&event, 0);
+        let mut published = self.published.0.lock().unwrap();
+        let progress = published.entry(partition).or_default();
+        progress.handled(&event, progress.next_offset);
+        drop(published);
         self.keeper.live().unwrap().models[&1].feed.notify();
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, reqwest::header::HeaderMap, Json) {
+    async fn get(&self, path: &str) -> (StatusCode, HeaderMap, Json) {
         let response = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.text().await.unwrap();
@@ -165,7 +183,7 @@ async fn a_declared_query_is_answered_under_both_paths() {
     let body = world.engine.calls.lock().unwrap()[0].1.clone();
     assert_eq!((&body["from"], &body["size"]), (&json!(20), &json!(20)));
     let filters = &body["query"]["bool"]["must"][0]["bool"]["filter"];
-    assert_eq!(*filters, json!([{"term": {"id": "o 1"}}, {"match": {"text": "blue cup"}}]));
+    assert_eq!(*filters, json!([{"term": {"order_id": "o 1"}}, {"match": {"order_id": "blue cup"}}]));
 }
 
 #[tokio::test]
@@ -275,4 +293,142 @@ async fn a_store_that_is_down_is_said_and_changed_queries_show_without_a_restart
     let (status, headers, body) = other.get("/things/1").await;
     assert_eq!((status.as_u16(), &body["type"]), (503, &json!("/problems/store-unavailable")));
     assert_eq!(headers["read-model"], "found");
+}
+
+const CACHED: &str = "
+name: found
+store: { elasticsearch: {} }
+on:
+  OrderPlaced: |
+    .order_id = %data.order_id
+    .status = \"new\"
+queries:
+  - get: /things
+    also: ['/stuff?view=things']
+    parameters: { status: { type: string, values: [new, old], doc: The state. } }
+    cache: { ttl_s: 60 }
+    paging: {}
+    search: { query: { bool: { filter: [{ term: { status: { param: status } } }] } } }
+    response: '{ \"total\": .total, \"things\": map_values(.hits) -> |hit| { { \"id\": hit.order_id } } }'
+";
+
+impl World {
+    async fn send(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let request = reqwest::Client::new().get(format!("{}{path}", self.url));
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_kept_answer_is_given_only_to_whom_it_is_enough() {
+    let world = World::serving(CACHED).await;
+    let many = futures::future::join_all((0..20).map(|_| world.get("/things?status=new"))).await;
+    assert!(many.iter().all(|(status, ..)| *status == 200));
+    assert_eq!(world.engine.called(), ["found-g2/_search"], "those who ask at once share one read");
+    world.get("/stuff?view=things&status=new").await;
+    world.get("/things?status=new").await;
+    assert_eq!(world.engine.called().len(), 1, "kept, under its other path too");
+    assert_eq!(world.get("/stuff?status=new").await.0, 404);
+
+    world.handle("o-1", 9, 1);
+    let path = format!("/things?status=new&consistency_token={}", token("e", 9, "o-1", 1));
+    world.get(&path).await;
+    let own = ["found-g2/_search", "found-g2/_refresh", "found-g2/_search"];
+    assert_eq!(world.engine.called(), own, "what was kept held less than the token asks");
+    world.get(&path).await;
+    world.get("/things?status=new").await;
+    assert_eq!(world.engine.called(), own, "the newer one is kept, with what it covers");
+}
+
+#[tokio::test]
+async fn an_answer_has_a_name_and_other_forms() {
+    let world = World::serving(CACHED).await;
+    let first = world.send("/things", &[]).await;
+    let etag = first.headers()["etag"].to_str().unwrap().to_owned();
+    let again = world.send("/things", &[("if-none-match", &etag)]).await;
+    assert_eq!((again.status().as_u16(), &again.headers()["read-model"]), (304, &"found".parse().unwrap()));
+    assert_eq!(world.send("/things?size=3", &[("if-none-match", "\"other\"")]).await.status(), 200);
+    let table = world.send("/things", &[("accept", "text/csv")]).await;
+    assert_eq!(table.headers()["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(table.text().await.unwrap(), "id\r\no-1\r\n");
+    let described = world.get("/openapi.json").await.2;
+    assert_eq!(described["openapi"], "3.1.0");
+    let things = &described["paths"]["/things"]["get"];
+    assert_eq!(things["parameters"][2]["schema"]["enum"], json!(["new", "old"]), "{things}");
+    let schema = &things["responses"]["200"]["content"]["application/json"]["schema"];
+    assert_eq!(schema["properties"]["things"]["items"]["properties"]["id"], json!({"type": "string"}), "{schema}");
+}
+
+#[tokio::test]
+async fn whoever_prefers_it_gets_the_stale_answer_marked_as_such() {
+    let world = World::serving(CACHED).await;
+    let asked = token("e", 9, "o-1", 1);
+    let path = format!("/things?wait_ms=100&consistency_token={asked}");
+    assert_eq!(world.send(&path, &[]).await.status(), 503);
+    let stale = world.send(&path, &[("prefer", "stale-ok")]).await;
+    let headers = stale.headers().clone();
+    assert_eq!((stale.status().as_u16(), &headers["read-model-freshness"]), (200, &"stale".parse().unwrap()));
+    assert_eq!(headers["preference-applied"], "stale-ok");
+    let body: Json = stale.json().await.unwrap();
+    assert_eq!(body["freshness"], "stale");
+    world.handle("o-1", 9, 1);
+    let current = world.send(&path, &[("prefer", "stale-ok")]).await;
+    assert!(!current.headers().contains_key("read-model-freshness"), "a stale answer isn't kept");
+    let several = format!("/things?consistency_token={asked},{}", token("e", 8, "o-1", 1));
+    assert_eq!(world.send(&several, &[]).await.status(), 200);
+}
+
+#[tokio::test]
+async fn subscribers_get_what_changes_and_resume() {
+    let world = World::serving(CACHED).await;
+    let mut stream = world.send("/things", &[("accept", "text/event-stream")]).await;
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let mut next = async || {
+        let chunk = timeout(Duration::from_secs(5), stream.chunk()).await.unwrap().unwrap().unwrap();
+        String::from_utf8(chunk.to_vec()).unwrap()
+    };
+    let first = next().await;
+    assert!(first.starts_with("event: snapshot\n") && first.contains("\"total\":41"), "{first}");
+    let id = first.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    world.engine.total.store(42, Ordering::SeqCst);
+    world.handle("o-1", 9, 1);
+    let second = next().await;
+    assert!(second.starts_with("event: change\n") && second.contains("\"total\":42"), "{second}");
+
+    world.engine.total.store(41, Ordering::SeqCst);
+    world.handle("o-1", 10, 2);
+    assert!(next().await.contains("41"));
+    let mut resumed = world.send("/things", &[("accept", "text/event-stream"), ("last-event-id", &id)]).await;
+    let silent = timeout(Duration::from_secs(1), resumed.chunk()).await;
+    assert!(silent.is_err(), "nothing changed since: {silent:?}");
+    assert_eq!(world.send("/nothing", &[("accept", "text/event-stream")]).await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_is_dropped_with_a_message() {
+    let world = World::serving(CACHED).await;
+    // Long enough to fill the sockets' buffers soon.
+    world.engine.long.store(4_000_000, Ordering::SeqCst);
+    let mut stream = world.send("/things", &[("accept", "text/event-stream")]).await;
+    let mut txid = 100;
+    let free = 1_000;
+    let mut subscribers = 999;
+    for n in 0..80 {
+        world.engine.total.store(1_000 + n, Ordering::SeqCst);
+        txid += 1;
+        world.handle("o-1", txid, n + 1);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        subscribers = world.service.subscribers.available_permits();
+        if subscribers == free {
+            break;
+        }
+    }
+    assert_eq!(subscribers, free, "it was never dropped");
+    let mut last = String::new();
+    while let Some(chunk) = timeout(Duration::from_secs(5), stream.chunk()).await.unwrap().unwrap() {
+        last.push_str(&String::from_utf8_lossy(&chunk));
+        let from = (0..=last.len().saturating_sub(400)).rev().find(|at| last.is_char_boundary(*at)).unwrap();
+        last.drain(..from);
+    }
+    assert!(last.contains("event: dropped"), "{last}");
 }

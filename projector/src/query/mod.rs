@@ -9,6 +9,8 @@
 //! 2. The hosts publish progress after the store has the documents. A waiting query sleeps on that publication ([`feed`]).
 //! 3. Only after the progress is there, the data is read; a search after one more refresh that starts then ([`refresh`]).
 //!
+//! `min_seq` and `consistency=strong` are put in the terms of a token first ([`wait`]); for that the write database may be asked ([`write_side`]).
+//!
 //! So an answer to a token holds what the token's command wrote; else there is no answer, but 503 `read-model-behind` at the
 //! time limit. `min_seq` compares with the document's stored version. Where a read model doesn't take some type of
 //! event, that version never gets to such an event's sequence; then `min_seq` is met only while the event is among the
@@ -20,26 +22,36 @@
 //! read end first ([`gate`]); only then the service says that it follows. The service holds nothing of its own: any number of them run side by side.
 
 mod answer;
+mod breaker;
+mod cache;
+mod cursor;
 mod endpoint;
 mod feed;
 mod freshness;
 mod gate;
 mod http;
-mod lag;
 mod live;
+mod openapi;
 mod parameters;
-mod partition;
 mod path;
 mod problem;
 mod reached;
 mod refresh;
+mod represent;
 mod request;
+mod service;
 mod store;
+mod subscribe;
+mod tally;
 mod template;
 mod token;
+mod verify;
+mod wait;
+mod write_side;
 
+pub use crate::source::partition_of;
 pub use endpoint::Endpoint;
-pub use partition::partition_of;
+pub use service::ServiceLimits;
 pub use token::{Stream, Token, TokenError};
 
 use crate::event::Catalog;
@@ -60,12 +72,16 @@ pub struct QueryConfig {
     pub stores: StoreUrls,
     /// The event types, from which the documents' types are inferred.
     pub schemas: Catalog,
+    /// The write database with its event store: for `consistency=strong`, `min_seq` and fallbacks.
+    pub write_url: Option<String>,
+    /// How much at a time, and for whom.
+    pub limits: ServiceLimits,
 }
 
 /// Answers on `listener` until `stop`, then lets what is under way end.
 ///
 /// # Errors
-/// When the HTTP server fails. That the control store or a read store is down is no error: it is waited for.
+/// When the HTTP server fails, or an address can't be one. That the control store or a read store is down is no error: it is waited for.
 pub async fn serve(
     listener: TcpListener,
     config: QueryConfig,
@@ -74,10 +90,14 @@ pub async fn serve(
     let keeper = live::Keeper::new(config.stores, config.schemas)?;
     let follower = tokio::spawn(std::sync::Arc::clone(&keeper).follow(config.control_url.clone()));
     let leaving = std::sync::Arc::clone(&keeper);
+    let write_side = config.write_url.as_deref().map(write_side::WriteSide::open).transpose()?;
+    let service = service::Service::new(keeper, write_side, &config.limits);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, http::router(keeper)).with_graceful_shutdown(async {
+    let streams = service.stopping.clone();
+    let server = axum::serve(listener, http::router(service, &config.limits)).with_graceful_shutdown(async move {
         stop.await;
         tracing::info!("stopping");
+        streams.cancel();
         _ = stopping.send(());
     });
     let overdue = async {

@@ -2,13 +2,14 @@
 
 use super::problem::Problem;
 use crate::expr::Kind;
-use crate::projection::{Paging, Parameter, ParameterType};
+use crate::projection::{Paging, Parameter, ParameterType, Sort};
 use chrono::{Days, NaiveDate};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 
 /// Text longer than this is refused unless the parameter says another `max`.
-const TEXT_CHARS_MAX: i64 = 256;
+pub(crate) const TEXT_CHARS_MAX: i64 = 256;
+const CURSOR_CHARS_MAX: i64 = 4_096;
 
 /// The parameters' values by name; null where an optional one is absent.
 pub(crate) type Arguments = Map<String, Json>;
@@ -20,24 +21,57 @@ pub(crate) struct Parameters {
     paging: Option<Paging>,
 }
 
+fn text(doc: &str) -> Parameter {
+    Parameter {
+        kind: ParameterType::String,
+        required: false,
+        default: None,
+        min: None,
+        max: None,
+        values: Vec::new(),
+        doc: doc.into(),
+        example: None,
+    }
+}
+
+fn sort_parameter(sort: &Sort) -> Parameter {
+    Parameter {
+        default: Some(sort.default.clone().into()),
+        values: sort.keys.keys().cloned().collect(),
+        ..text("In which order.")
+    }
+}
+
 impl Parameters {
-    /// `declared` with `page` and `size` where the query has pages.
-    pub(crate) fn new(declared: &BTreeMap<String, Parameter>, paging: Option<&Paging>) -> Self {
+    /// `declared` with `page`, `size` and `cursor` where the query has pages, and `sort` where it has sort keys.
+    pub(crate) fn new(declared: &BTreeMap<String, Parameter>, paging: Option<&Paging>, sort: Option<&Sort>) -> Self {
         let mut declared = declared.clone();
+        if let Some(sort) = sort {
+            declared.insert("sort".into(), sort_parameter(sort));
+        }
         if let Some(paging) = paging {
             let integer = |default: i64, max: i64| Parameter {
                 kind: ParameterType::Integer,
-                required: false,
                 default: Some(default.into()),
                 min: Some(1),
                 max: Some(max),
-                values: Vec::new(),
-                doc: String::new(),
+                ..text("")
             };
-            declared.insert("page".into(), integer(1, paging.depth_max));
-            declared.insert("size".into(), integer(paging.size, paging.size_max));
+            let page = Parameter { doc: "The page, from 1.".into(), ..integer(1, paging.depth_max) };
+            declared.insert("page".into(), page);
+            let size = Parameter { doc: "Entries a page.".into(), ..integer(paging.size, paging.size_max) };
+            declared.insert("size".into(), size);
+            if paging.cursor.is_some() {
+                let doc = "Where to go on: the `next_cursor` of the page before. In place of `page`.";
+                declared.insert("cursor".into(), Parameter { max: Some(CURSOR_CHARS_MAX), ..text(doc) });
+            }
         }
         Self { declared, paging: paging.cloned() }
+    }
+
+    /// All by name.
+    pub(crate) fn all(&self) -> &BTreeMap<String, Parameter> {
+        &self.declared
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Parameter> {
@@ -105,6 +139,10 @@ impl Parameters {
     }
 
     fn check_depth(&self, arguments: &Arguments) -> Result<(), Problem> {
+        if arguments.get("cursor").is_some_and(|cursor| !cursor.is_null()) {
+            let first = arguments.get("page").and_then(Json::as_i64) == Some(1);
+            return if first { Ok(()) } else { Err(Problem::parameter("page", "give `cursor` or `page`, not both")) };
+        }
         let (Some(paging), Some((page, size))) = (&self.paging, page_and_size(arguments)) else { return Ok(()) };
         if page.saturating_mul(size) <= paging.depth_max {
             return Ok(());
@@ -201,20 +239,30 @@ pub(crate) fn check(name: &str, parameter: &Parameter) -> Option<String> {
     if !parameter.values.is_empty() && parameter.kind != ParameterType::String {
         return Some(format!("parameter `{name}`: `values` goes with type string only"));
     }
+    if let Some(example) = &parameter.example
+        && !fits(parameter, example)
+    {
+        return Some(format!("parameter `{name}`: the example {example} is not {}", expectation(parameter)));
+    }
     let default = parameter.default.as_ref()?;
     if parameter.required {
         return Some(format!("parameter `{name}`: a required parameter has no use for a default"));
     }
-    let fits = match (parameter.kind, default) {
+    (!fits(parameter, default))
+        .then(|| format!("parameter `{name}`: the default {default} is not {}", expectation(parameter)))
+}
+
+/// Whether a value of the declaration is one that a caller could give.
+fn fits(parameter: &Parameter, value: &Json) -> bool {
+    match (parameter.kind, value) {
         (ParameterType::Date, Json::String(text)) => relative_date(text, NaiveDate::default()).is_some(),
         (ParameterType::Integer, Json::Number(n)) => typed(parameter, &n.to_string()).is_ok(),
         (ParameterType::Boolean, Json::Bool(_)) => true,
         (ParameterType::String | ParameterType::Uuid, Json::String(text)) => {
-            typed(parameter, text).is_ok_and(|v| v == *default)
+            typed(parameter, text).is_ok_and(|v| v == *value)
         }
         _ => false,
-    };
-    (!fits).then(|| format!("parameter `{name}`: the default {default} is not {}", expectation(parameter)))
+    }
 }
 
 #[cfg(test)]
@@ -231,7 +279,7 @@ mod tests {
             flag: { type: boolean }
             from: { type: date, default: today-29d }";
         let declared = serde_saphyr::from_str(declared).unwrap();
-        Parameters::new(&declared, Some(&Paging { size: 20, size_max: 100, depth_max: 1_000 }))
+        Parameters::new(&declared, Some(&Paging { size: 20, size_max: 100, depth_max: 1_000, cursor: None }), None)
     }
 
     fn read(query: &[(&str, &str)]) -> Result<Arguments, String> {

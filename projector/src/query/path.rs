@@ -1,8 +1,11 @@
 //! Paths of declared queries, and which of them a request means.
 
-/// A declared path, `/orders/{id}`.
+/// A declared path, `/orders/{id}`, perhaps with what else a request must ask for: `/orders/{id}?view=details`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PathPattern(Vec<Segment>);
+pub(crate) struct PathPattern {
+    segments: Vec<Segment>,
+    fixed: Vec<(String, String)>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Segment {
@@ -12,12 +15,13 @@ enum Segment {
 }
 
 /// First segments that belong to the service itself.
-const RESERVED: [&str; 5] = ["api", "freshness", "health", "metrics", "problems"];
+const RESERVED: [&str; 7] = ["api", "docs", "freshness", "health", "metrics", "openapi.json", "problems"];
 
 impl PathPattern {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
         let rest =
-            text.strip_prefix('/').filter(|rest| !rest.is_empty()).ok_or("a path begins with `/` and has a name")?;
+            path.strip_prefix('/').filter(|rest| !rest.is_empty()).ok_or("a path begins with `/` and has a name")?;
         let segments = rest.split('/').map(segment).collect::<Result<Vec<_>, _>>()?;
         let mut names: Vec<_> = segments.iter().filter_map(Segment::parameter).collect();
         names.sort_unstable();
@@ -28,13 +32,27 @@ impl PathPattern {
             Segment::Literal(name) if RESERVED.contains(&name.as_str()) => {
                 Err(format!("`/{name}` is the service's own"))
             }
-            Segment::Literal(_) => Ok(Self(segments)),
+            Segment::Literal(_) => Ok(Self { segments, fixed: query.map(fixed).transpose()?.unwrap_or_default() }),
             Segment::Parameter(_) => Err("a path begins with a name, not with a parameter".into()),
         }
     }
 
     pub(crate) fn parameters(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(Segment::parameter)
+        self.segments.iter().filter_map(Segment::parameter)
+    }
+
+    /// What a request must ask for beside the path.
+    pub(crate) fn fixed(&self) -> &[(String, String)] {
+        &self.fixed
+    }
+
+    /// The path without what stands behind `?`.
+    pub(crate) fn path(&self) -> String {
+        let part = |segment: &Segment| match segment {
+            Segment::Literal(name) => format!("/{name}"),
+            Segment::Parameter(name) => format!("/{{{name}}}"),
+        };
+        self.segments.iter().map(part).collect()
     }
 
     /// Whether the two take the very same requests.
@@ -44,16 +62,18 @@ impl PathPattern {
             (Segment::Parameter(_), Segment::Parameter(_)) => true,
             _ => false,
         };
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+        self.fixed == other.fixed
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(same)
     }
 
     /// The parameters' texts, still encoded, if the path fits.
-    fn fit<'a>(&'a self, segments: &[&'a str]) -> Option<Vec<(&'a str, &'a str)>> {
-        if segments.len() != self.0.len() {
+    fn fit<'a>(&'a self, segments: &[&'a str], query: &[(String, String)]) -> Option<Vec<(&'a str, &'a str)>> {
+        if segments.len() != self.segments.len() || !self.fixed.iter().all(|pair| query.contains(pair)) {
             return None;
         }
         let mut values = Vec::new();
-        for (pattern, given) in self.0.iter().zip(segments) {
+        for (pattern, given) in self.segments.iter().zip(segments) {
             match pattern {
                 Segment::Literal(name) if name == given => {}
                 Segment::Parameter(name) if !given.is_empty() => values.push((name.as_str(), *given)),
@@ -70,8 +90,22 @@ impl Segment {
     }
 }
 
+/// Letters, digits and what needs no escape in a path.
+fn plain(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+fn fixed(query: &str) -> Result<Vec<(String, String)>, String> {
+    let pair = |text: &str| match text.split_once('=') {
+        Some((name, value)) if plain(name) && plain(value) => Ok((name.to_owned(), value.to_owned())),
+        _ => {
+            Err(format!("`{text}` can't stand behind `?`: a name, `=`, and a value of letters, digits, `-`, `_`, `.`"))
+        }
+    };
+    query.split('&').map(pair).collect()
+}
+
 fn segment(text: &str) -> Result<Segment, String> {
-    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match text.strip_prefix('{').map(|rest| rest.strip_suffix('}')) {
         Some(Some(name)) if plain(name) => Ok(Segment::Parameter(name.to_owned())),
         None if plain(text) => Ok(Segment::Literal(text.to_owned())),
@@ -85,6 +119,7 @@ pub(crate) struct Routes<T>(Vec<(PathPattern, T)>);
 
 /// What a path leads to.
 pub(crate) struct Match<'a, T> {
+    pub(crate) pattern: &'a PathPattern,
     pub(crate) target: &'a T,
     /// The path's parameters by name, decoded.
     pub(crate) parameters: Vec<(String, String)>,
@@ -101,7 +136,9 @@ impl<T> Routes<T> {
         if let Some(at) = self.0.iter().position(|(known, _)| known.same_requests(&pattern)) {
             return Err(&self.0[at].1);
         }
-        let at = self.0.partition_point(|(known, _)| known.0 <= pattern.0);
+        // What asks for more comes first.
+        let order = |p: &PathPattern| (p.segments.clone(), usize::MAX - p.fixed.len());
+        let at = self.0.partition_point(|(known, _)| order(known) <= order(&pattern));
         self.0.insert(at, (pattern, target));
         Ok(())
     }
@@ -114,13 +151,22 @@ impl<T> Routes<T> {
         self.0.len()
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&PathPattern, &T)> {
+        self.0.iter().map(|(pattern, target)| (pattern, target))
+    }
+
     /// Finds the route for a request's path, also under `/api`. `None`: no such path; `Err`: a segment that isn't text.
-    pub(crate) fn find<'a>(&'a self, path: &'a str) -> Option<Result<Match<'a, T>, &'a str>> {
+    pub(crate) fn find<'a>(
+        &'a self,
+        path: &'a str,
+        query: &[(String, String)],
+    ) -> Option<Result<Match<'a, T>, &'a str>> {
         let path = path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path);
         let segments: Vec<_> = path.strip_prefix('/')?.split('/').collect();
-        let (target, values) = self.0.iter().find_map(|(pattern, target)| Some((target, pattern.fit(&segments)?)))?;
+        let (pattern, target, values) =
+            self.0.iter().find_map(|(pattern, target)| Some((pattern, target, pattern.fit(&segments, query)?)))?;
         let decoded = values.into_iter().map(|(name, value)| Ok((name.to_owned(), decode(value).ok_or(name)?)));
-        Some(decoded.collect::<Result<_, _>>().map(|parameters| Match { target, parameters }))
+        Some(decoded.collect::<Result<_, _>>().map(|parameters| Match { pattern, target, parameters }))
     }
 }
 
@@ -155,7 +201,7 @@ mod tests {
     }
 
     fn find(routes: &Routes<&'static str>, path: &str) -> Option<(String, Vec<String>)> {
-        let found = routes.find(path)?.map_err(str::to_owned).unwrap();
+        let found = routes.find(path, &[])?.map_err(str::to_owned).unwrap();
         Some(((*found.target).to_owned(), found.parameters.into_iter().map(|(_, v)| v).collect()))
     }
 
@@ -176,30 +222,35 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_the_question_mark_must_be_asked_for() {
+        for paths in [["/a/{x}", "/a/{x}?view=all"], ["/a/{x}?view=all", "/a/{x}"]] {
+            let routes = routes(&paths);
+            let asked = |query: &[(&str, &str)]| {
+                let query: Vec<_> = query.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+                *routes.find("/a/1", &query).unwrap().map_err(str::to_owned).unwrap().target
+            };
+            assert_eq!(asked(&[]), "/a/{x}");
+            assert_eq!(asked(&[("view", "other")]), "/a/{x}");
+            assert_eq!(asked(&[("q", "1"), ("view", "all")]), "/a/{x}?view=all");
+        }
+        assert!(PathPattern::parse("/a?view").is_err());
+    }
+
+    #[test]
     fn segments_are_decoded_once() {
         let routes = routes(&["/a/{x}"]);
         assert_eq!(find(&routes, "/a/%C3%A4%2F%2525"), Some(("/a/{x}".into(), vec!["ä/%25".into()])));
-        assert!(routes.find("/a/%FF").unwrap().is_err());
-        assert!(routes.find("/a/%4").unwrap().is_err());
+        assert!(routes.find("/a/%FF", &[]).unwrap().is_err());
+        assert!(routes.find("/a/%4", &[]).unwrap().is_err());
     }
 
     #[test]
     fn patterns_that_can_not_be_told_apart_or_are_reserved_are_refused() {
         let mut all = routes(&["/a/{x}"]);
         assert_eq!(all.add(PathPattern::parse("/a/{y}").unwrap(), "other"), Err(&"/a/{x}"));
-        for bad in [
-            "orders",
-            "/",
-            "/{id}",
-            "/health/x",
-            "/freshness/x",
-            "/api/orders",
-            "/a/{x}/{x}",
-            "/a/{x",
-            "/a b",
-            "/a//b",
-            "/a/x{y}",
-        ] {
+        for bad in
+            ["orders", "/", "/{id}", "/health/x", "/api/orders", "/a/{x}/{x}", "/a/{x", "/a b", "/a//b", "/a/x{y}"]
+        {
             assert!(PathPattern::parse(bad).is_err(), "{bad}");
         }
     }

@@ -111,6 +111,39 @@ impl Problem {
             .with("lag_ms", lag_ms)
     }
 
+    /// The token names an event that was never committed.
+    pub(crate) fn no_such_event(required: Json) -> Self {
+        let detail = "the token names an event that the write database doesn't have: its command was never committed, or the database was \
+                      restored to before it; drop the token";
+        Self::new(StatusCode::CONFLICT, "unknown-event", "the token names an event that there isn't", detail)
+            .with("required", required)
+    }
+
+    /// The write database had to be asked, and gave no answer.
+    pub(crate) fn write_side(read_model: &str, why: &str) -> Self {
+        let detail = format!("the write database had to be asked, and gave no answer: {why}");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "write-side-unavailable",
+            "the write database doesn't answer",
+            detail,
+        )
+        .retry_after(5)
+        .with("read_model", read_model)
+    }
+
+    /// The answer is larger than the query may answer.
+    pub(crate) fn too_large(bytes_max: usize) -> Self {
+        let detail = format!("the answer has more than {bytes_max} bytes; ask for less, by pages or filters");
+        Self::new(StatusCode::BAD_REQUEST, "answer-too-large", "the answer is too large", detail)
+    }
+
+    /// More subscribers than are let in.
+    pub(crate) fn subscribers() -> Self {
+        let detail = "more subscribers than this service takes; ask without `Accept: text/event-stream`, or later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "too many subscribers", detail).retry_after(5)
+    }
+
     /// The store is down or didn't answer in time.
     pub(crate) fn store(read_model: &str) -> Self {
         let detail = format!("the store of {read_model} doesn't answer; the log says why");
@@ -144,6 +177,11 @@ impl Problem {
     /// Our own fault.
     pub(crate) fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the query failed", detail)
+    }
+
+    /// Whether it is the store's fault or ours, rather than that of the question or of events that haven't come yet.
+    pub(crate) fn is_failure(&self) -> bool {
+        ["store-unavailable", "internal"].contains(&self.name)
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {

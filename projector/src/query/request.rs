@@ -15,7 +15,20 @@ pub(crate) struct Freshness {
     pub(crate) tokens: Vec<Token>,
     /// The document's own sequence.
     pub(crate) min_seq: Option<i64>,
+    /// All that is committed when the request comes.
+    pub(crate) strong: bool,
     pub(crate) wait_ms: u64,
+    /// At the time limit, rather what there is than nothing.
+    pub(crate) stale_ok: bool,
+    /// A subscriber: a search is refreshed for it, so that it sees what it was woken for.
+    pub(crate) is_watching: bool,
+}
+
+impl Freshness {
+    /// The same without what an earlier answer had already.
+    pub(crate) fn already_met(&self) -> Self {
+        Self { tokens: Vec::new(), min_seq: None, strong: false, ..self.clone() }
+    }
 }
 
 /// A request's query string and headers, taken apart.
@@ -25,14 +38,20 @@ pub(crate) struct Asked {
     pub(crate) freshness: Freshness,
 }
 
+/// The query string's pairs.
+pub(crate) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let Query(pairs) = Query::try_from_uri(uri).map_err(|e| Problem::bad_request(e.to_string()))?;
+    Ok(pairs)
+}
+
 impl Asked {
-    pub(crate) fn read(uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
-        let Query(pairs) =
-            Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|e| Problem::bad_request(e.to_string()))?;
+    pub(crate) fn read(pairs: Vec<(String, String)>, headers: &HeaderMap) -> Result<Self, Problem> {
         let (mut parameters, mut tokens, mut sequences, mut waits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut levels = Vec::new();
         for (name, value) in pairs {
             match name.as_str() {
-                "consistency_token" => tokens.push(value),
+                "consistency_token" => tokens.extend(value.split(',').map(|token| token.trim().to_owned())),
+                "consistency" => levels.push(value),
                 "min_seq" | "after_version" => sequences.push((name, value)),
                 "wait_ms" => waits.push((name, value)),
                 _ => parameters.push((name, value)),
@@ -47,13 +66,27 @@ impl Asked {
         }
         let tokens = tokens.iter().map(|text| Token::parse(text).map_err(|e| Problem::token(e.to_string())));
         let wait_ms = number(&waits, 0, WAIT_MS_MAX.cast_signed())?;
+        if let Some(level) = levels.iter().find(|level| !["strong", "eventual"].contains(&level.as_str())) {
+            let shown: String = level.chars().take(80).collect();
+            let detail = format!("`consistency` is `{shown}`, expected `strong` or, as without it, `eventual`");
+            return Err(Problem::parameter("consistency", detail));
+        }
         let freshness = Freshness {
             tokens: tokens.collect::<Result<_, _>>()?,
             min_seq: number(&sequences, 0, i64::MAX)?,
+            strong: levels.iter().any(|level| level == "strong"),
             wait_ms: wait_ms.map_or(WAIT_MS_DEFAULT, i64::cast_unsigned),
+            stale_ok: prefers_stale(headers),
+            is_watching: false,
         };
         Ok(Self { parameters, freshness })
     }
+}
+
+/// `Prefer: stale-ok` (RFC 7240), perhaps among others.
+fn prefers_stale(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|text| text.split(',')).any(|one| one.trim().eq_ignore_ascii_case("stale-ok"))
 }
 
 /// The one number that was given, under whichever of its names.
@@ -91,7 +124,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         header.iter().for_each(|h| _ = headers.append("consistency-token", h.parse().unwrap()));
         let uri = format!("/x?{query}").parse().unwrap();
-        Asked::read(&uri, &headers).map_err(|p| p.body().to_string())
+        pairs(&uri).and_then(|pairs| Asked::read(pairs, &headers)).map_err(|p| p.body().to_string())
+    }
+
+    #[test]
+    fn what_the_caller_prefers_and_several_tokens_in_one() {
+        let mut headers = HeaderMap::new();
+        headers.append("prefer", "respond-async, Stale-OK".parse().unwrap());
+        let uri = format!("/x?consistency_token={},{}&consistency=strong", token(1), token(2)).parse().unwrap();
+        let asked = Asked::read(pairs(&uri).unwrap(), &headers).unwrap();
+        assert_eq!((asked.freshness.stale_ok, asked.freshness.strong, asked.freshness.tokens.len()), (true, true, 2));
+        assert!(!read("", &[]).unwrap().freshness.stale_ok);
     }
 
     #[test]
@@ -112,6 +155,7 @@ mod tests {
         let cases = [
             ("consistency_token=%21%21", "invalid-token"),
             ("consistency_token=", "it is empty"),
+            ("consistency=total", "`consistency` is `total`"),
             ("min_seq=x", "`min_seq` is `x`"),
             ("min_seq=-1", "at least 0"),
             ("min_seq=1&after_version=1", "are the same"),

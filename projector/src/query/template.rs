@@ -1,7 +1,9 @@
 //! What is asked of the stores: declared templates in which the caller's values are bound, never pasted as text.
 
 use super::parameters::{Arguments, page_and_size};
+use crate::projection::Sort;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
 
 /// What a template must not say.
 pub(crate) type TemplateError = String;
@@ -38,6 +40,14 @@ impl KeyTemplate {
         self.0.iter().filter_map(|piece| if let Piece::Parameter(name) = piece { Some(name.as_str()) } else { None })
     }
 
+    /// The parameter that the key is, where it is nothing else.
+    pub(crate) fn only_parameter(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Piece::Parameter(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     pub(crate) fn render(&self, arguments: &Arguments) -> String {
         let text = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),
@@ -48,7 +58,7 @@ impl KeyTemplate {
 }
 
 /// A value as text, as keys and ClickHouse's parameters carry it.
-fn text_of(value: &Json) -> String {
+pub(crate) fn text_of(value: &Json) -> String {
     match value {
         Json::String(text) => text.clone(),
         other => other.to_string(),
@@ -57,36 +67,83 @@ fn text_of(value: &Json) -> String {
 
 /// A search's body with `{param: name}` nodes.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct SearchTemplate(Map<String, Json>);
+pub(crate) struct SearchTemplate {
+    body: Map<String, Json>,
+    /// What each sort key stands for.
+    sorts: BTreeMap<String, Json>,
+}
+
+/// What a search's body may say; all else is taken for a slip, or belongs to `paging` and `sort`.
+const BODY: [&str; 9] =
+    ["query", "sort", "aggs", "post_filter", "highlight", "collapse", "min_score", "rescore", "track_total_hits"];
 
 impl SearchTemplate {
-    pub(crate) fn parse(body: &Json) -> Result<Self, TemplateError> {
+    pub(crate) fn parse(body: &Json, sort: Option<&Sort>) -> Result<Self, TemplateError> {
         let Json::Object(body) = body else { return Err("a search's body is a map: `query`, `sort`, …".into()) };
-        let reserved = ["from", "size"].into_iter().find(|name| body.contains_key(*name));
-        match reserved {
-            Some(name) => Err(format!("`{name}` comes from `paging`, which bounds it")),
-            None => Ok(Self(body.clone())),
+        for name in body.keys() {
+            match name.as_str() {
+                "from" | "size" => return Err(format!("`{name}` comes from `paging`, which bounds it")),
+                "search_after" => return Err("`search_after` comes from `paging`, by its `cursor`".into()),
+                "sort" if sort.is_some() => {
+                    return Err("`sort` stands in the query's own `sort`, not in its body".into());
+                }
+                known if BODY.contains(&known) => {}
+                other => return Err(format!("`{other}` is none of {}", BODY.join(", "))),
+            }
         }
+        let sorts: BTreeMap<_, _> = sort.map(|sort| sort.keys.clone()).unwrap_or_default();
+        if let Some(name) = sorts.iter().find_map(|(name, by)| (!by.is_array()).then_some(name)) {
+            return Err(format!("sort key `{name}`: expected a list, as a search's `sort` is"));
+        }
+        Ok(Self { body: body.clone(), sorts })
+    }
+
+    /// Every list by which hits may be sorted.
+    pub(crate) fn sorts(&self) -> impl Iterator<Item = &Json> {
+        self.body.get("sort").into_iter().chain(self.sorts.values())
+    }
+
+    /// The names of the fields that are sorted by, filtered or matched, as far as they can be told: those of `term`, `terms`,
+    /// `match`, `range` and their like.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.body.values().for_each(|node| collect_fields(node, &mut names));
+        for by in self.sorts().filter_map(Json::as_array).flatten() {
+            match by {
+                Json::String(name) => names.push(name.clone()),
+                Json::Object(map) if parameter_of(by).is_none() => names.extend(map.keys().cloned()),
+                _ => {}
+            }
+        }
+        names.retain(|name| !name.starts_with('_'));
+        names
     }
 
     pub(crate) fn parameters(&self) -> Vec<&str> {
         let mut names = Vec::new();
-        self.0.values().for_each(|node| collect_parameters(node, &mut names));
+        self.body.values().for_each(|node| collect_parameters(node, &mut names));
         names
     }
 
     /// The body to send: deleted and expired documents left out, exact totals, the page.
-    pub(crate) fn render(&self, arguments: &Arguments) -> Json {
+    pub(crate) fn render(&self, arguments: &Arguments, after: Option<&[Json]>) -> Json {
         let mut body: Map<_, _> =
-            self.0.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
+            self.body.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
+        if let Some(by) = arguments.get("sort").and_then(Json::as_str).and_then(|key| self.sorts.get(key)) {
+            body.insert("sort".into(), by.clone());
+        }
         let asked = body.remove("query").unwrap_or_else(|| json!({"match_all": {}}));
         let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
         let visible = json!({"bool": {"must": [asked], "must_not": hidden}});
         body.insert("query".into(), visible);
         body.entry("track_total_hits").or_insert(Json::Bool(true));
         if let Some((page, size)) = page_and_size(arguments) {
-            body.insert("from".into(), ((page - 1) * size).into());
+            let from = if after.is_some() { 0 } else { (page - 1) * size };
+            body.insert("from".into(), from.into());
             body.insert("size".into(), size.into());
+        }
+        if let Some(after) = after {
+            body.insert("search_after".into(), after.into());
         }
         Json::Object(body)
     }
@@ -98,7 +155,7 @@ fn parameter_of(node: &Json) -> Option<&str> {
     map.get("param")?.as_str()
 }
 
-fn collect_parameters<'a>(node: &'a Json, names: &mut Vec<&'a str>) {
+pub(crate) fn collect_parameters<'a>(node: &'a Json, names: &mut Vec<&'a str>) {
     if let Some(name) = parameter_of(node) {
         return names.push(name);
     }
@@ -109,8 +166,48 @@ fn collect_parameters<'a>(node: &'a Json, names: &mut Vec<&'a str>) {
     }
 }
 
+/// Queries whose only entry is a field's name.
+const OF_A_FIELD: [&str; 11] = [
+    "term",
+    "terms",
+    "match",
+    "range",
+    "prefix",
+    "wildcard",
+    "fuzzy",
+    "match_phrase",
+    "match_phrase_prefix",
+    "match_bool_prefix",
+    "terms_set",
+];
+
+fn collect_fields(node: &Json, names: &mut Vec<String>) {
+    match node {
+        Json::Object(map) => {
+            for (name, inner) in map {
+                match inner {
+                    // An aggregation (`terms`, `range`, …) says `field`.
+                    Json::Object(agg) if agg.get("field").is_some_and(Json::is_string) => {
+                        names.extend(agg.get("field").and_then(Json::as_str).map(str::to_owned));
+                    }
+                    Json::Object(fields) if OF_A_FIELD.contains(&name.as_str()) => {
+                        names.extend(fields.keys().filter(|key| *key != "boost").cloned());
+                    }
+                    Json::Array(list) if name == "fields" => {
+                        let texts = list.iter().filter_map(Json::as_str);
+                        names.extend(texts.map(|f| f.split('^').next().unwrap_or_default().to_owned()));
+                    }
+                    _ => collect_fields(inner, names),
+                }
+            }
+        }
+        Json::Array(items) => items.iter().for_each(|n| collect_fields(n, names)),
+        _ => {}
+    }
+}
+
 /// The node with values in place; `None` when it holds an absent one outside a list.
-fn substitute(node: &Json, arguments: &Arguments) -> Option<Json> {
+pub(crate) fn substitute(node: &Json, arguments: &Arguments) -> Option<Json> {
     if let Some(name) = parameter_of(node) {
         return arguments.get(name).filter(|value| !value.is_null()).cloned();
     }
@@ -130,30 +227,67 @@ pub(crate) struct SqlTemplate {
     text: String,
     /// The bound names with their types.
     pub(crate) bound: Vec<(String, String)>,
+    /// What each sort key stands for: text of the declaration.
+    sorts: BTreeMap<String, String>,
 }
 
 impl SqlTemplate {
-    pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
+    pub(crate) fn parse(text: &str, sort: Option<&Sort>) -> Result<Self, TemplateError> {
+        let template = Self::of_any(text, &["table", "rollup", "sort"])?;
+        if !text.contains("{table}") && !text.contains("{rollup}") {
+            return Err("it must read from `{table}`, which names this generation's table, or from `{rollup}`".into());
+        }
+        let mut sorts = BTreeMap::new();
+        for (name, by) in sort.iter().flat_map(|sort| &sort.keys) {
+            let by = by.as_str().ok_or_else(|| format!("sort key `{name}`: expected the text behind `order by`"))?;
+            if by.contains(['{', '}']) {
+                return Err(format!("sort key `{name}`: no parameters can stand in it"));
+            }
+            sorts.insert(name.clone(), by.to_owned());
+        }
+        match (text.contains("{sort}"), sorts.is_empty()) {
+            (true, true) => Err("`{sort}` needs `sort` beside `sql`, which says what its keys stand for".into()),
+            (false, false) => Err("`sort` is declared, but no `{sort}` stands in it".into()),
+            _ => Ok(Self { sorts, ..template }),
+        }
+    }
+
+    /// A column of the projector's own that it names.
+    pub(crate) fn hidden_column(&self) -> Option<&str> {
+        let mut words = self.text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        words.find(|word| ["_key", "_version", "_deleted", "_state", "_expires", "_parents"].contains(word))
+    }
+
+    /// A statement that reads no table of ours.
+    pub(crate) fn elsewhere(text: &str) -> Result<Self, TemplateError> {
+        Self::of_any(text, &[])
+    }
+
+    fn of_any(text: &str, ours: &[&str]) -> Result<Self, TemplateError> {
         let mut bound = Vec::new();
         let mut rest = text;
         while let Some((_, after)) = rest.split_once('{') {
             let (inside, after) = after.split_once('}').ok_or("`{` without `}`")?;
             rest = after;
-            if ["table", "rollup"].contains(&inside) {
+            if ours.contains(&inside) {
                 continue;
             }
-            let (name, kind) = inside
-                .split_once(':')
-                .ok_or_else(|| format!("`{{{inside}}}` is none of `{{table}}`, `{{rollup}}`, `{{name:Type}}`"))?;
+            let (name, kind) = inside.split_once(':').ok_or_else(|| {
+                let ours: String = ours.iter().map(|name| format!("`{{{name}}}`, ")).collect();
+                format!("`{{{inside}}}` is none of {ours}`{{name:Type}}`")
+            })?;
             let (name, kind) = (name.trim().to_owned(), kind.trim().to_owned());
             if !bound.iter().any(|(known, _)| *known == name) {
                 bound.push((name, kind));
             }
         }
-        if !text.contains("{table}") && !text.contains("{rollup}") {
-            return Err("it must read from `{table}`, which names this generation's table, or from `{rollup}`".into());
-        }
-        Ok(Self { text: text.to_owned(), bound })
+        Ok(Self { text: text.to_owned(), bound, sorts: BTreeMap::new() })
+    }
+
+    /// What `{sort}` stands for.
+    pub(crate) fn sort(&self, arguments: &Arguments) -> &str {
+        let key = arguments.get("sort").and_then(Json::as_str);
+        key.and_then(|key| self.sorts.get(key)).map_or("", String::as_str)
     }
 
     /// Whether it reads days that were added up beforehand.
@@ -162,19 +296,19 @@ impl SqlTemplate {
     }
 
     /// The statement for ClickHouse, a table, and what stands for the rollup: names of ours, not the caller's.
-    pub(crate) fn statement(&self, table: &str, rollup: &str) -> String {
-        self.text.replace("{table}", table).replace("{rollup}", rollup)
+    pub(crate) fn statement(&self, table: &str, rollup: &str, sort: &str) -> String {
+        self.text.replace("{table}", table).replace("{rollup}", rollup).replace("{sort}", sort)
     }
 
     /// The statement for Postgres, whose parameters have numbers: `$1::Type`.
-    pub(crate) fn numbered(&self, table: &str) -> String {
+    pub(crate) fn numbered(&self, table: &str, sort: &str) -> String {
         let (mut statement, mut rest) = (String::with_capacity(self.text.len()), self.text.as_str());
         while let Some((before, (inside, after))) =
             rest.split_once('{').and_then(|(b, r)| Some((b, r.split_once('}')?)))
         {
             statement.push_str(before);
             match inside.split_once(':') {
-                None => statement.push_str(table),
+                None => statement.push_str(if inside == "sort" { sort } else { table }),
                 Some((name, kind)) => {
                     let at = self.bound.iter().position(|(known, _)| *known == name.trim()).unwrap_or_default();
                     statement.push_str(&format!("${}::{}", at + 1, kind.trim()));
@@ -190,6 +324,7 @@ impl SqlTemplate {
         let page = page_and_size(arguments);
         let text = |name: &str| match (name, page) {
             ("limit", Some((_, size))) => Some(size.to_string()),
+            ("offset", Some(_)) if is_after(arguments) => Some("0".to_owned()),
             ("offset", Some((page, size))) => Some(((page - 1) * size).to_string()),
             _ => arguments.get(name).filter(|value| !value.is_null()).map(text_of),
         };
@@ -203,6 +338,14 @@ impl SqlTemplate {
         named.map(|((name, _), text)| (format!("param_{name}"), value(text))).collect()
     }
 }
+
+/// Whether a cursor says where the page begins.
+fn is_after(arguments: &Arguments) -> bool {
+    arguments.keys().any(|name| name.starts_with(AFTER))
+}
+
+/// What the names of a cursor's bound values begin with.
+pub(crate) const AFTER: &str = "after_";
 
 /// ClickHouse reads a parameter as a TSV field.
 fn escaped(text: &str) -> String {
@@ -219,7 +362,7 @@ mod tests {
     }
 
     fn search(yaml: &str) -> SearchTemplate {
-        SearchTemplate::parse(&serde_saphyr::from_str(yaml).unwrap()).unwrap()
+        SearchTemplate::parse(&serde_saphyr::from_str(yaml).unwrap(), None).unwrap()
     }
 
     const ORDERS: &str = "
@@ -242,8 +385,10 @@ mod tests {
     fn a_clause_with_an_absent_parameter_vanishes() {
         let template = search(ORDERS);
         assert_eq!(template.parameters(), ["id", "status", "q", "flag"]);
-        let body = template
-            .render(&arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})));
+        let body = template.render(
+            &arguments(json!({"id": "c-1", "status": null, "q": null, "flag": null, "page": 3, "size": 20})),
+            None,
+        );
         let expected = json!({
             "sort": [{"created_at": "desc"}],
             "query": {"bool": {
@@ -259,7 +404,7 @@ mod tests {
     fn values_keep_their_type_and_stay_values() {
         let hostile = r#"x"}},{"match_all":{}}"#;
         let body = search(ORDERS)
-            .render(&arguments(json!({"id": hostile, "status": "open", "q": "{param: id}", "flag": true})));
+            .render(&arguments(json!({"id": hostile, "status": "open", "q": "{param: id}", "flag": true})), None);
         let inner = &body["query"]["bool"]["must"][0]["bool"];
         assert_eq!(inner["filter"][0]["term"]["customer"], hostile);
         assert_eq!(inner["must"][0]["match"]["products.name"]["query"], "{param: id}");
@@ -269,17 +414,17 @@ mod tests {
 
     #[test]
     fn bodies_may_not_page_by_themselves() {
-        assert!(SearchTemplate::parse(&json!({"size": 10_000})).unwrap_err().contains("paging"));
-        assert!(SearchTemplate::parse(&json!([1])).is_err());
+        assert!(SearchTemplate::parse(&json!({"size": 10_000}), None).unwrap_err().contains("paging"));
+        assert!(SearchTemplate::parse(&json!([1]), None).is_err());
     }
 
     #[test]
     fn sql_is_bound_by_the_server() {
-        let sql = SqlTemplate::parse("select {a:String}, {n:Nullable(Int64)} from {table} final limit {limit:UInt64} offset {offset:UInt64} -- {a:String}").unwrap();
-        assert!(sql.statement("`d`.`t_g1`", "").contains("from `d`.`t_g1` final"));
-        let rollup = SqlTemplate::parse("select sum(n) from {rollup}").unwrap();
+        let sql = SqlTemplate::parse("select {a:String}, {n:Nullable(Int64)} from {table} final limit {limit:UInt64} offset {offset:UInt64} -- {a:String}", None).unwrap();
+        assert!(sql.statement("`d`.`t_g1`", "", "").contains("from `d`.`t_g1` final"));
+        let rollup = SqlTemplate::parse("select sum(n) from {rollup}", None).unwrap();
         assert!(rollup.reads_rollup() && !sql.reads_rollup());
-        assert_eq!(rollup.statement("t", "(select 1)"), "select sum(n) from (select 1)");
+        assert_eq!(rollup.statement("t", "(select 1)", ""), "select sum(n) from (select 1)");
         let values = sql.values(&arguments(json!({"a": "it's\\ a\ttab\n", "n": null, "page": 2, "size": 50})));
         let expected =
             [("param_a", "it's\\\\ a\\ttab\\n"), ("param_n", "\\N"), ("param_limit", "50"), ("param_offset", "50")];
@@ -290,18 +435,19 @@ mod tests {
     fn sql_for_postgres_has_numbered_parameters() {
         let sql = SqlTemplate::parse(
             "select {a:text}, '{table}' from {table} where n = { n : bigint } or {a:text} is null limit {limit:bigint}",
+            None,
         )
         .unwrap();
         let expected = "select $1::text, 't' from t where n = $2::bigint or $1::text is null limit $3::bigint";
-        assert_eq!(sql.numbered("t"), expected);
+        assert_eq!(sql.numbered("t", ""), expected);
         let texts = sql.texts(&arguments(json!({"a": "it's {n:bigint}", "n": null, "page": 2, "size": 50})));
         assert_eq!(texts, [Some("it's {n:bigint}".to_owned()), None, Some("50".to_owned())]);
     }
 
     #[test]
     fn sql_must_read_its_own_table_and_bind_what_it_names() {
-        assert!(SqlTemplate::parse("select 1 from other").unwrap_err().contains("{table}"));
-        assert!(SqlTemplate::parse("select {a} from {table}").unwrap_err().contains("{a}"));
-        assert!(SqlTemplate::parse("select {a from {table").is_err());
+        assert!(SqlTemplate::parse("select 1 from other", None).unwrap_err().contains("{table}"));
+        assert!(SqlTemplate::parse("select {a} from {table}", None).unwrap_err().contains("{a}"));
+        assert!(SqlTemplate::parse("select {a from {table", None).is_err());
     }
 }

@@ -63,7 +63,7 @@ impl ClickhouseReader {
             }
             _ => String::new(),
         };
-        let rows = self.rows(&sql.values(arguments), sql.statement(&self.table, &rollup)).await?;
+        let rows = self.rows(&sql.values(arguments), sql.statement(&self.table, &rollup, sql.sort(arguments))).await?;
         Ok(rows.into_iter().map(|row| json::from_json(row, &Kind::any())).collect())
     }
 

@@ -20,9 +20,13 @@ pub(crate) struct SearchReader {
 
 #[derive(Deserialize)]
 struct SearchAnswer {
+    #[serde(default)]
+    took: i64,
     timed_out: bool,
     _shards: Shards,
     hits: Hits,
+    #[serde(default)]
+    aggregations: Json,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +48,23 @@ struct Total {
 #[derive(Deserialize)]
 struct Hit {
     _source: serde_json::Map<String, Json>,
+    #[serde(default)]
+    highlight: Option<Json>,
+    #[serde(default)]
+    sort: Option<Vec<Json>>,
+}
+
+/// What a search found.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundHits {
+    pub(crate) hits: Vec<Value>,
+    /// Beyond this page too.
+    pub(crate) total: i64,
+    /// The search's `aggs`, as the server gives them.
+    pub(crate) facets: Json,
+    pub(crate) took_ms: i64,
+    /// The sort values of the last hit.
+    pub(crate) last: Option<Vec<Json>>,
 }
 
 impl SearchReader {
@@ -69,8 +90,8 @@ impl SearchReader {
         self.refresher.refresh().await
     }
 
-    /// The documents that a body finds, and how many there are beyond this page.
-    pub(crate) async fn search(&self, body: &Json) -> Result<(Vec<Value>, i64), ReadError> {
+    /// What a body finds.
+    pub(crate) async fn search(&self, body: &Json) -> Result<FoundHits, ReadError> {
         let answer: SearchAnswer = call(self.access.authorized(self.client.post(&self.search_url)).json(body)).await?;
         if answer.timed_out || answer._shards.failed > 0 {
             return Err(ReadError::Unavailable(format!(
@@ -78,11 +99,22 @@ impl SearchReader {
                 answer._shards.failed
             )));
         }
+        let last = answer.hits.hits.last().and_then(|hit| hit.sort.clone());
         let hit = |hit: Hit| {
             let visible = hit._source.into_iter().filter(|(name, _)| !name.starts_with('_')).collect();
-            Value::Object(json::object_from_json(visible, &self.document))
+            let mut document = json::object_from_json(visible, &self.document);
+            if let Some(highlight) = hit.highlight {
+                document.insert("_highlight".into(), json::from_json(highlight, &Kind::any()));
+            }
+            Value::Object(document)
         };
-        Ok((answer.hits.hits.into_iter().map(hit).collect(), answer.hits.total.value))
+        Ok(FoundHits {
+            hits: answer.hits.hits.into_iter().map(hit).collect(),
+            total: answer.hits.total.value,
+            facets: answer.aggregations,
+            took_ms: answer.took,
+            last,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ mod postgres;
 mod redis;
 
 pub(crate) use clickhouse::ClickhouseReader;
-pub(crate) use elasticsearch::SearchReader;
+pub(crate) use elasticsearch::{FoundHits, SearchReader};
 pub(crate) use postgres::PostgresReader;
 pub(crate) use redis::RedisReader;
 

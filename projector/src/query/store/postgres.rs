@@ -43,7 +43,7 @@ impl PostgresReader {
     /// The rows of a statement.
     pub(crate) async fn query(&self, sql: &SqlTemplate, arguments: &Arguments) -> Result<Vec<Value>, ReadError> {
         // As JSON, so that each type of the server has one reading, the same as from the other stores.
-        let statement = sql.numbered(&self.table);
+        let statement = sql.numbered(&self.table, sql.sort(arguments));
         let statement = statement.trim_end().trim_end_matches(';');
         let statement = format!("SELECT row_to_json(q)::text FROM (\n{statement}\n) AS q LIMIT {}", ROWS_MAX + 1);
         let mut query = sqlx::query(AssertSqlSafe(statement));

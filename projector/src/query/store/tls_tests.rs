@@ -38,11 +38,11 @@ async fn read(store: &Store, urls: &StoreUrls) -> Result<String, ReadError> {
             reader.search(&serde_json::json!({})).await.map(|found| format!("{found:?}"))
         }
         Reader::Clickhouse(reader) => {
-            let sql = SqlTemplate::parse("SELECT 1 AS n -- {table}").unwrap();
+            let sql = SqlTemplate::parse("SELECT 1 AS n -- {table}", None).unwrap();
             reader.query(&sql, &Default::default()).await.map(|found| format!("{found:?}"))
         }
         Reader::Postgres(reader) => {
-            let sql = SqlTemplate::parse("SELECT 1 AS n -- {table}\n").unwrap();
+            let sql = SqlTemplate::parse("SELECT 1 AS n -- {table}\n", None).unwrap();
             reader.query(&sql, &Default::default()).await.map(|found| format!("{found:?}"))
         }
     }

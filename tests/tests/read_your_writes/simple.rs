@@ -1,5 +1,4 @@
-//! What a command returned is there in the very next query that asks for it.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+//! What a command returned is there in the very next query that asks for it: one shopper after the other.
 
 use std::time::{Duration, Instant};
 
