@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::audit::AuditArgs;
 use crate::demo::DemoArgs;
 use crate::load::LoadArgs;
-use crate::settings::{Instance, Port, Settings};
+use crate::settings::{Instance, Settings};
 use crate::{audit, bench, containers, demo, load, services, stack, status, test};
 
 /// Starts the real components on this machine, and everything that needs them.
