@@ -123,9 +123,10 @@ async fn a_library_runs_on_files_alone() -> Result<()> {
     projector.answers("/library/loans/l-2", desk("2026-04-17", "returned", 0)).await?;
     // Search.
     projector.answers("/library/books?q=austen%20emma", json!({"total": 1, "titles": ["Emma"]})).await?;
-    // ClickHouse: the genre was looked up on the shelf, the branch in a table, the day is Berlin's.
+    // ClickHouse: the genre was looked up on the shelf (search), the level at the members (Redis), the branch in a table; the day is Berlin's.
     let rows = json!({"rows": [
-        {"genre": "novel", "branch": "North", "loans": 1}, {"genre": "novel", "branch": "elsewhere", "loans": 1}]});
+        {"genre": "novel", "branch": "North", "level": "reader", "loans": 1},
+        {"genre": "novel", "branch": "elsewhere", "level": "reader", "loans": 1}]});
     projector.answers("/library/lending?from=2026-03-29", rows).await?;
     projector.answers("/library/lending?from=2026-03-30", json!({"rows": []})).await?;
     // Postgres.
