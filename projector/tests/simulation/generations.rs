@@ -354,9 +354,9 @@ impl<'a> Rebuilding<'a> {
     fn arrive(&mut self, g: usize) {
         let Some(barrier) = &mut self.barrier else { return };
         let Phase::Set(ends) = barrier.phase else { return };
-        for p in 0..PARTITIONS {
+        for (p, end) in ends.into_iter().enumerate() {
             let (fence, at) = self.sims[g].stands(p);
-            if at == ends[p] {
+            if at == end {
                 barrier.arrived[g][p] = Some(fence);
             }
         }
