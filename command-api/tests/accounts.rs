@@ -116,6 +116,17 @@ async fn path_and_type_must_agree_and_faults_are_named() {
     service.stop().await;
 }
 
+/// A slow machine may not have answered all within a request's time: then they are sent again, as by any client.
+async fn persist(service: &Service, verb: &str, body: &Value) -> (u16, Value) {
+    loop {
+        let (status, answer) = service.post(&format!("/v1/commands/accounts/{verb}"), body).await;
+        if !matches!(status, 409 | 503) {
+            return (status, answer);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// 60 withdrawals are covered, and 1,000 are tried at once.
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
@@ -125,15 +136,7 @@ async fn a_thousand_withdrawals_at_once_never_overdraw() {
     service.ok("/v1/commands/accounts/deposit", &deposit("d", "hot", 6_050)).await;
     let bodies: Vec<Value> = (0..1_000).map(|n| withdrawal(&format!("w{n}"), "hot", 100)).collect();
     let started = Instant::now();
-    // A slow machine may not have answered all within a request's time: then they are sent again, as by any client.
-    let persist = async |body: &Value| loop {
-        let (status, answer) = service.post("/v1/commands/accounts/withdraw", body).await;
-        if !matches!(status, 409 | 503) {
-            break (status, answer);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    let answers = join_all(bodies.iter().map(persist)).await;
+    let answers = join_all(bodies.iter().map(|body| persist(&service, "withdraw", body))).await;
     println!("1,000 withdrawals on one account: {} ms", started.elapsed().as_millis());
     let won = answers.iter().filter(|(status, _)| *status == 200).count();
     assert_eq!(won, 60);
@@ -163,7 +166,7 @@ async fn crossing_transfers_neither_deadlock_nor_lose_a_cent() {
     let bodies: Vec<Value> = (0..400)
         .map(|n| transfer(&format!("t{n}"), ids[n % 4], ids[(n + 1 + n / 4 % 3) % 4], 1 + (n as i64) % 90))
         .collect();
-    let answers = join_all(bodies.iter().map(|body| service.post("/v1/commands/accounts/transfer", body))).await;
+    let answers = join_all(bodies.iter().map(|body| persist(&service, "transfer", body))).await;
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     for (status, answer) in &answers {
         assert!(*status == 200 || problem(answer) == "/problems/insufficient-funds", "{answer}");

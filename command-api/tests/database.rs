@@ -3,11 +3,15 @@
 
 mod support;
 
+use std::time::Duration;
+
 use command_api::migrate::{MigrateError, Options, check, migrate};
 use command_api::store::ATTEMPTS_MAX;
 use futures::future::join_all;
+use reqwest::Method;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use support::{Service, order, problem};
+use support::{Service, deposit, order, problem};
 
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
@@ -76,6 +80,61 @@ async fn connections_that_broke_while_idle_are_replaced_unnoticed() {
     let answers = join_all((0..8).map(|_| service.post("/orders", &body))).await;
     assert!(answers.iter().all(|(status, _)| *status == 201), "{answers:?}");
     other.close().await.unwrap();
+    service.assert_sound().await;
+    service.stop().await;
+}
+
+/// Clients that are gone leave no transaction open: what came next on that connection without one of its own would never be committed.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn a_request_that_is_given_up_at_any_moment_leaves_no_transaction_behind() {
+    let service = Service::start().await;
+    service.account("acc").await;
+    for round in 0..20 {
+        let bodies: Vec<_> = (0..16).map(|n| deposit(&format!("{round}-{n}"), "acc", 1)).collect();
+        let asked = join_all(bodies.iter().map(|body| service.post("/v1/commands/accounts/deposit", body)));
+        let _ = tokio::time::timeout(Duration::from_micros(1_000 + round * 400), asked).await;
+    }
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+                and state like 'idle in transaction%' and state_change < clock_timestamp() - interval '500 ms'";
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut other = PgConnection::connect(&service.database_url).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>(open).fetch_one(&mut other).await.unwrap(), 0);
+    other.close().await.unwrap();
+    service.assert_sound().await;
+    service.stop().await;
+}
+
+/// One customer is held up by another process, and forty commands wait for that one.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn what_is_held_up_holds_up_nothing_else() {
+    let service = Service::start().await;
+    let (held, other) = (service.customer(None).await, service.customer(None).await);
+    let mut rival = PgConnection::connect(&service.database_url).await.unwrap();
+    let mut unit = rival.begin().await.unwrap();
+    sqlx::query("select from customers where customer_id = $1::uuid for update")
+        .bind(&held)
+        .execute(&mut *unit)
+        .await
+        .unwrap();
+    let rename = json!({"name": "Ada King"});
+    let path = |id: &str| format!("/customers/{id}");
+    let change = async || service.send(Method::PATCH, &path(&held), &rename).await;
+    let waiting = join_all((0..40).map(|_| change()));
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for _ in 0..20 {
+            let path = path(&other);
+            let change = service.send(Method::PATCH, &path, &rename);
+            let (status, answer) = tokio::time::timeout(Duration::from_secs(5), change).await.expect("held up, too");
+            assert_eq!(status, 200, "{answer}");
+        }
+        unit.rollback().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(waiting, others);
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+    rival.close().await.unwrap();
     service.assert_sound().await;
     service.stop().await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use command_api::http::router;
+use command_api::http::{Consistency, router};
 use command_api::store::{Codec, Options, Store};
 use reqwest::{Method, Response};
 use serde_json::Value;
@@ -18,7 +18,11 @@ async fn service() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(
-        axum::serve(listener, router(Store::new(pool.unwrap(), Codec::default(), Options::default()))).into_future(),
+        axum::serve(
+            listener,
+            router(Store::new(pool.unwrap(), Codec::default(), Options::default()), Consistency::none()),
+        )
+        .into_future(),
     );
     format!("http://{address}")
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use command_api::http::router;
+use command_api::http::{Consistency, router};
 use command_api::store::{Codec, Options, Store};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ async fn bodies_are_read_as_they_are_described() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let store = Store::new(pool.unwrap(), Codec::default(), Options::default());
-    tokio::spawn(axum::serve(listener, router(store)).into_future());
+    tokio::spawn(axum::serve(listener, router(store, Consistency::none())).into_future());
 
     let all = operations(&url).await;
     assert!(all.len() > 20, "{}", all.len());

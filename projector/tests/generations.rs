@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use projector::apply::Partition;
-use projector::control::{Actor, Arrival, Control, Ends, Hold, Options, Phase, Rebuild, State, Verify};
+use projector::control::{
+    Actor, Arrival, Control, ControlError, Ends, Hold, New, Options, Origin, Phase, Rebuild, State, Verify,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,8 +41,14 @@ impl Store {
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
     }
 
+    async fn begun(&self, read_model: &str) -> Result<Rebuild, ControlError> {
+        let (topics, options) = (topics(), options());
+        let new = New { read_model, fingerprint: "g", config: "", topics: &topics, options: &options };
+        Ok(self.control.start_rebuilds(&[new], ANN).await?.remove(0))
+    }
+
     async fn begin(&self) -> (Rebuild, Hold) {
-        let rebuild = self.control.start_rebuild("loans", "g", "", &topics(), &options(), ANN).await.unwrap();
+        let rebuild = self.begun("loans").await.unwrap();
         let hold = self.control.hold(rebuild.rebuild_id, Uuid::new_v4(), "a job").await.unwrap().unwrap();
         (rebuild, hold)
     }
@@ -103,6 +111,9 @@ fn options() -> Options {
         announced: None,
         despite: false,
         back: false,
+        repair: false,
+        from: Origin::Kafka,
+        health: None,
     }
 }
 
@@ -193,10 +204,10 @@ async fn a_barrier_whose_time_is_over_lets_go_and_decides_nothing() {
 async fn one_at_a_time_and_a_driver_that_was_replaced_changes_nothing() {
     let store = Store::start().await;
     let (rebuild, hold) = store.begin().await;
-    let second = store.control.start_rebuild("loans", "h", "", &topics(), &options(), ANN).await.unwrap_err();
+    let second = store.begun("loans").await.unwrap_err();
     let said = second.to_string();
     assert!(said.contains("is being rebuilt already") && said.contains("ann") && said.contains("a job"), "{said}");
-    let none = store.control.start_rebuild("books", "h", "", &topics(), &options(), ANN).await.unwrap_err();
+    let none = store.begun("books").await.unwrap_err();
     assert!(none.to_string().contains("no read model `books` is live"), "{none}");
 
     let host = Uuid::new_v4();
@@ -221,7 +232,7 @@ async fn one_at_a_time_and_a_driver_that_was_replaced_changes_nothing() {
     store.control.rebuild_ends(taken, &ends(5)).await.unwrap();
     store.control.rebuild_ends(taken, &ends(9)).await.unwrap();
     assert_eq!(store.control.rebuild(rebuild.rebuild_id).await.unwrap().ends, Some(ends(5)));
-    let back = store.control.start_way_back("loans", &options(), ANN).await.unwrap_err();
+    let back = store.control.start_ways_back(&["loans".to_owned()], &options(), ANN).await.unwrap_err();
     assert!(back.to_string().contains("is being rebuilt already"), "{back}");
     store.stop().await;
 }

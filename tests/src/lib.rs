@@ -7,11 +7,14 @@
 pub mod copies;
 pub mod hosts;
 pub mod letters;
+pub mod outbox;
 pub mod processes;
+pub mod schemathesis;
 pub mod shop;
 pub mod stores;
 pub mod tools;
 pub mod topics;
+pub mod write_service;
 pub mod write_side;
 
 use std::{

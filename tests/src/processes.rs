@@ -97,6 +97,14 @@ impl Process {
         self.end(Signal::INT).await
     }
 
+    /// SIGQUIT, then waits until it is gone: how Postgres is made to stop at once, as if the power had failed.
+    ///
+    /// # Errors
+    /// When it doesn't end within 20 s.
+    pub async fn quit(&self) -> Result<()> {
+        self.end(Signal::QUIT).await
+    }
+
     /// SIGSTOP: its connections stay open and nobody answers, until what is returned is dropped.
     ///
     /// # Errors
@@ -182,8 +190,20 @@ pub fn log(name: &str) -> String {
 /// # Errors
 /// When it isn't within a minute.
 pub async fn projector_ready() -> Result<()> {
-    let url = format!("{}/health/ready", var("PROJECTOR_ADMIN_URL")?);
-    let what = format!("projector run ready, see {}", log("projector-run"));
+    ready("PROJECTOR_ADMIN_URL", "projector-run").await
+}
+
+/// Waits until command-api answers that it is ready.
+///
+/// # Errors
+/// When it isn't within a minute.
+pub async fn command_api_ready() -> Result<()> {
+    ready("COMMAND_API_URL", "command-api").await
+}
+
+async fn ready(variable: &str, service: &str) -> Result<()> {
+    let url = format!("{}/health/ready", var(variable)?);
+    let what = format!("{service} ready, see {}", log(service));
     eventually(&what, Duration::from_secs(60), || async {
         Ok(reqwest::get(&url).await?.status().is_success().then_some(()))
     })

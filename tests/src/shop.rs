@@ -81,12 +81,17 @@ impl Shop {
     /// # Errors
     /// When it isn't accepted.
     pub async fn place(&self) -> Result<Placed> {
-        let body = json!({
+        placed(&self.post("/orders", &self.order()).await?)
+    }
+
+    /// What [`Self::place`] sends.
+    #[must_use]
+    pub fn order(&self) -> Value {
+        json!({
             "customer_id": self.customer_id,
             "items": [{"product_id": self.product_id, "quantity": 2}, {"product_id": self.other_product_id, "quantity": 1}],
             "shipping_address": {"street": "1 Main Street", "city": "Zurich", "zip": "8001", "country": "CH"},
-        });
-        placed(&self.post("/orders", &body).await?)
+        })
     }
 
     /// Pays the whole of an order of [`Shop::place`].

@@ -89,12 +89,33 @@ impl Stores {
         Ok(())
     }
 
-    /// The order's document, by id, hence without waiting for a refresh.
+    /// Sets a column of an order's row in `order_details`, behind the projector's back; gives what it was.
+    ///
+    /// # Errors
+    /// When Postgres doesn't answer, or there is no such row.
+    pub async fn set_email(&self, order_id: &str, email: &str) -> Result<String> {
+        let table = "read_models.order_details_g1";
+        let select = format!("select customer_email from {table} where _key = $1");
+        let was = sqlx::query_scalar(sqlx::AssertSqlSafe(select)).bind(order_id).fetch_one(&self.postgres).await?;
+        let update = format!("update {table} set customer_email = $2 where _key = $1");
+        sqlx::query(sqlx::AssertSqlSafe(update)).bind(order_id).bind(email).execute(&self.postgres).await?;
+        Ok(was)
+    }
+
+    /// The order's document in [`SEARCH_ALIAS`], by id, hence without waiting for a refresh.
     ///
     /// # Errors
     /// When the engine doesn't answer.
     pub async fn document(&self, order_id: &str) -> Result<Option<SearchDocument>> {
-        let answer = self.http.get(self.document_url(order_id)).send().await?;
+        self.document_in(SEARCH_ALIAS, order_id).await
+    }
+
+    /// A document of any alias, by id.
+    ///
+    /// # Errors
+    /// When the engine doesn't answer.
+    pub async fn document_in(&self, alias: &str, id: &str) -> Result<Option<SearchDocument>> {
+        let answer = self.http.get(self.document_url(alias, id)).send().await?;
         let body: Value = answer.json().await?;
         if body["found"] != json!(true) {
             return Ok(None);
@@ -110,7 +131,15 @@ impl Stores {
     /// # Errors
     /// When the engine refuses.
     pub async fn put_document(&self, order_id: &str, document: &SearchDocument) -> Result<()> {
-        let url = format!("{}?version={}&version_type=external_gte", self.document_url(order_id), document.version);
+        self.put_document_in(SEARCH_ALIAS, order_id, document).await
+    }
+
+    /// [`Self::put_document`] in any alias.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn put_document_in(&self, alias: &str, id: &str, document: &SearchDocument) -> Result<()> {
+        let url = format!("{}?version={}&version_type=external_gte", self.document_url(alias, id), document.version);
         let answer = self.http.put(url).json(&document.source).send().await?;
         ensure!(answer.status().is_success(), "{}", answer.text().await?);
         Ok(())
@@ -121,14 +150,14 @@ impl Stores {
     /// # Errors
     /// When the engine refuses.
     pub async fn delete_document(&self, order_id: &str, version: u64) -> Result<()> {
-        let url = format!("{}?version={version}&version_type=external_gte", self.document_url(order_id));
+        let url = format!("{}?version={version}&version_type=external_gte", self.document_url(SEARCH_ALIAS, order_id));
         let answer = self.http.delete(url).send().await?;
         ensure!(answer.status().is_success(), "{}", answer.text().await?);
         Ok(())
     }
 
-    fn document_url(&self, order_id: &str) -> String {
-        format!("{}/{SEARCH_ALIAS}/_doc/{order_id}", self.search)
+    fn document_url(&self, alias: &str, id: &str) -> String {
+        format!("{}/{alias}/_doc/{id}", self.search)
     }
 
     /// The order's revenue rows as the view shows them: (entry, amount in cents, orders), by entry.

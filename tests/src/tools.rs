@@ -107,13 +107,14 @@ pub async fn audit_agrees(wait_s: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sends orders in the background, as `./dev load` does; await the result to get its report.
+/// Sends orders in the background, as `./dev load` does, without readers; await the result to get its report.
 ///
 /// # Errors
 /// When it can't be started; the inner one when the load failed.
 pub fn load(orders: u32, rate: u32, seed: u64) -> Result<tokio::task::JoinHandle<Result<Value>>> {
     let (orders, rate, seed) = (orders.to_string(), rate.to_string(), seed.to_string());
-    let arguments = ["load", "--orders", &orders, "--rate", &rate, "--seed", &seed, "--output", "json"];
+    let arguments =
+        ["load", "--orders", &orders, "--rate", &rate, "--reads-per-write", "0", "--seed", &seed, "--output", "json"];
     let child = command("xtask", &arguments).spawn().context("can't run xtask load")?;
     Ok(tokio::spawn(async move {
         let output = child.wait_with_output().await?;

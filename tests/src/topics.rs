@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
@@ -25,6 +25,16 @@ pub async fn make_anew(topic: &str) -> Result<()> {
     for deleted in admin.delete_topics(&[topic], &options).await? {
         deleted.map_err(|(name, code)| anyhow::anyhow!("deleting {name}: {code}, see {}", log("kafka")))?;
     }
+    make(topic).await
+}
+
+/// Makes a topic as `connectors apply` makes it.
+///
+/// # Errors
+/// When Kafka refuses or takes more than half a minute for it.
+pub async fn make(topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client()?.create()?;
+    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
     let retention_ms = (var("TOPIC_RETENTION_DAYS")?.parse::<u64>()? * 86_400_000).to_string();
     let (partitions, copies) = (var("TOPIC_PARTITIONS")?.parse()?, var("TOPIC_REPLICATION_FACTOR")?.parse()?);
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
@@ -33,7 +43,7 @@ pub async fn make_anew(topic: &str) -> Result<()> {
         .set("retention.ms", &retention_ms)
         .set("unclean.leader.election.enable", "false");
     // a deletion is under way for a while
-    eventually(&format!("{topic} made anew, see {}", log("kafka")), LIMIT, || async {
+    eventually(&format!("{topic} made, see {}", log("kafka")), LIMIT, || async {
         for created in admin.create_topics([&new], &options).await? {
             created.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
         }
@@ -62,6 +72,29 @@ pub async fn messages(topics: &[&str]) -> Result<i64> {
         Ok(count)
     })
     .await?
+}
+
+/// Deletes the first half of what each partition of a topic holds, as retention does.
+///
+/// # Errors
+/// When Kafka doesn't answer or refuses.
+pub async fn forget_first_half(topic: &str) -> Result<()> {
+    let (config, name) = (client()?, topic.to_owned());
+    let offsets = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create()?;
+        let metadata = consumer.fetch_metadata(Some(&name), LIMIT)?;
+        let found = metadata.topics().first().with_context(|| format!("no topic {name}"))?;
+        let mut offsets = TopicPartitionList::new();
+        for partition in found.partitions() {
+            let (low, high) = consumer.fetch_watermarks(&name, partition.id(), LIMIT)?;
+            offsets.add_partition_offset(&name, partition.id(), Offset::Offset(low + (high - low + 1) / 2))?;
+        }
+        Ok::<_, anyhow::Error>(offsets)
+    })
+    .await??;
+    let admin: AdminClient<DefaultClientContext> = client()?.create()?;
+    admin.delete_records(&offsets, &AdminOptions::new().operation_timeout(Some(LIMIT))).await?;
+    Ok(())
 }
 
 /// Stops a connector, without removing it, and waits until it has stopped.

@@ -122,3 +122,33 @@ async fn faults_in_clickhouse_are_found() -> Result<()> {
     assert_eq!(difference(&extra?, &id)["kind"], "extra");
     tools::audit_agrees(0).await
 }
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn faults_in_details_and_searches_are_found() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let (id, stores) = audited_order().await?;
+    let was = stores.set_email(&id, "stranger@example.org").await?;
+    let details = found("order_details").await;
+    stores.set_email(&id, &was).await?;
+    let details = details?;
+    let wrong = difference(&details, &id);
+    assert_eq!((&wrong["field"], &wrong["expected"]), (&json!("customer_email"), &json!(was)));
+
+    let product = stores.document(&id).await?.context("no document")?.source["products"][0]["product_id"].clone();
+    let product = product.as_str().context("no product")?;
+    for (alias, key, field, planted) in
+        [("order_search", &*id, "item_ids", json!([])), ("product_search", product, "rating", json!(4.5))]
+    {
+        let good = stores.document_in(alias, key).await?.with_context(|| format!("{alias} lacks {key}"))?;
+        let mut bad = good.clone();
+        bad.source[field] = planted.clone();
+        stores.put_document_in(alias, key, &bad).await?;
+        let wrong = found(alias).await;
+        stores.put_document_in(alias, key, &good).await?;
+        let wrong = wrong?;
+        let wrong = difference(&wrong, key);
+        assert_eq!((&wrong["field"], &wrong["actual"]), (&json!(field), &planted), "{alias}");
+    }
+    tools::audit_agrees(0).await
+}

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::audit::AuditArgs;
 use crate::demo::DemoArgs;
 use crate::load::LoadArgs;
-use crate::settings::{Instance, Port, Settings};
-use crate::{audit, containers, demo, load, services, stack, status, test};
+use crate::settings::{Instance, Settings};
+use crate::{audit, bench, containers, demo, load, services, stack, status, test};
 
 /// Starts the real components on this machine, and everything that needs them.
 ///
@@ -65,15 +65,22 @@ enum Command {
         #[command(subcommand)]
         action: ServicesAction,
     },
-    /// Start everything, send TPC-H orders through the HTTP commands, audit the read models; all keeps running
+    /// Start everything, send TPC-H orders through the HTTP commands and look at them meanwhile, audit the read models; all keeps running
     Demo(DemoArgs),
-    /// Send TPC-H customers, products and orders to the running command-api
+    /// Send commands and queries to the running services on a schedule: TPC-H orders, and all that is read of them
     Load {
         #[command(flatten)]
         arguments: LoadArgs,
         /// How to print the report
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Measure, on a fresh instance `test` that is stopped afterwards: `rebuild` replays a million events into Redis and the
+    /// search engine (`DOCUMENTS=20000` takes a tenth)
+    Bench {
+        /// What
+        #[arg(value_enum)]
+        what: bench::What,
     },
     /// Recompute every read model from the write database and compare; exit code 1 if any document differs
     Audit {
@@ -139,7 +146,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Services { action: ServicesAction::Down } => services::down(&instance).await?,
         Command::Demo(arguments) => return demo::run(&instance, &arguments).await,
         Command::Load { arguments, output } => {
-            let report = load::run(&instance.http(Port::CommandApi), &arguments).await?;
+            let report = load::run(&instance, &arguments).await?;
             match output {
                 Output::Table => println!("{report}"),
                 Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -155,6 +162,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Bench { what } => return bench::run(&instance, what).await,
         Command::Test { keep, arguments } => return test::run(&instance, keep, &arguments).await,
     }
     Ok(ExitCode::SUCCESS)

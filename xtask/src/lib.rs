@@ -4,8 +4,10 @@
 pub mod cli;
 
 mod audit;
+mod bench;
 mod containers;
 mod demo;
+mod lag;
 mod load;
 mod process;
 mod progress;

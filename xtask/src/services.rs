@@ -42,8 +42,11 @@ const STAGES: [Stage; 7] = [
 
 /// Prepares the stores and starts what does not run yet, or runs an older build. The components must be up.
 pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
-    let missing: Vec<&str> =
-        stack::COMPONENTS.iter().map(|c| c.name).filter(|name| process::alive(instance, name).is_none()).collect();
+    let missing: Vec<&str> = stack::components(instance)
+        .iter()
+        .map(|c| c.name)
+        .filter(|name| process::alive(instance, name).is_none())
+        .collect();
     if !missing.is_empty() {
         bail!("not running: {}; start them with ./dev up --instance {}", missing.join(", "), instance.name());
     }

@@ -76,6 +76,8 @@ pub(crate) enum Port {
     Redis,
     Search,
     SearchTransport,
+    Elasticsearch7,
+    Elasticsearch7Transport,
     Clickhouse,
     ClickhouseTcp,
     CommandApi,
@@ -84,7 +86,7 @@ pub(crate) enum Port {
 }
 
 impl Port {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Postgres,
         Self::Kafka,
         Self::KafkaController,
@@ -94,6 +96,8 @@ impl Port {
         Self::Redis,
         Self::Search,
         Self::SearchTransport,
+        Self::Elasticsearch7,
+        Self::Elasticsearch7Transport,
         Self::Clickhouse,
         Self::ClickhouseTcp,
         Self::CommandApi,
@@ -113,6 +117,8 @@ impl Port {
             Self::Redis => "REDIS_PORT",
             Self::Search => "SEARCH_PORT",
             Self::SearchTransport => "SEARCH_TRANSPORT_PORT",
+            Self::Elasticsearch7 => "ELASTICSEARCH7_PORT",
+            Self::Elasticsearch7Transport => "ELASTICSEARCH7_TRANSPORT_PORT",
             Self::Clickhouse => "CLICKHOUSE_PORT",
             Self::ClickhouseTcp => "CLICKHOUSE_TCP_PORT",
             Self::CommandApi => "COMMAND_API_PORT",
@@ -128,6 +134,9 @@ impl fmt::Display for Port {
     }
 }
 
+/// The name of the tests' instance.
+pub(crate) const TEST: &str = "test";
+
 /// One running copy of everything: `dev` for people, `test` for the tests.
 #[derive(Clone)]
 pub(crate) struct Instance {
@@ -142,7 +151,7 @@ impl Instance {
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             bail!("instance name {name:?}: only letters, digits and '-' are allowed");
         }
-        let offset = if name == "test" { settings.port("TEST_PORT_OFFSET")? } else { 0 };
+        let offset = if name == TEST { settings.port("TEST_PORT_OFFSET")? } else { 0 };
         let mut ports = BTreeMap::new();
         for port in Port::ALL {
             let number = settings.port(port.key())?;
@@ -151,6 +160,11 @@ impl Instance {
             ports.insert(port, moved);
         }
         Ok(Self { name: name.to_owned(), settings, ports })
+    }
+
+    /// Whether it is the one that the tests use, and nobody else.
+    pub(crate) fn is_for_tests(&self) -> bool {
+        self.name == TEST
     }
 
     /// The instance's name.
@@ -238,6 +252,7 @@ impl Instance {
             ("CONNECT_URL", self.http(Port::Connect)),
             ("REDIS_URL", format!("redis://127.0.0.1:{}", self.port(Port::Redis))),
             ("ELASTICSEARCH_URL", self.http(Port::Search)),
+            ("ELASTICSEARCH7_URL", self.http(Port::Elasticsearch7)),
             ("CLICKHOUSE_URL", self.http(Port::Clickhouse)),
             ("SCHEMAS_DIR", text(self.root().join("schemas"))),
             ("PROJECTIONS_DIR", text(self.root().join("projections"))),
@@ -279,7 +294,7 @@ mod tests {
             assert_eq!(test.port(port), dev.port(port) + 2000, "{port}");
         }
         assert_eq!(dev.env()["KAFKA_BROKERS"], "127.0.0.1:19092");
-        assert_eq!(test.env()["WRITE_DATABASE_URL"], "postgres://app@127.0.0.1:57432/app");
+        assert_eq!(test.env()["WRITE_DATABASE_URL"], "postgres://app@127.0.0.1:17432/app");
         assert!(test.env()["DEV_RUN_DIR"].ends_with("run/test"));
     }
 

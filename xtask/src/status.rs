@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::process;
 use crate::services::SERVICES;
 use crate::settings::Instance;
-use crate::stack::COMPONENTS;
+use crate::stack;
 
 #[derive(Serialize)]
 struct Line {
@@ -25,7 +25,7 @@ struct Line {
 }
 
 fn lines(instance: &Instance) -> Vec<Line> {
-    let components = COMPONENTS.iter().map(|c| (c, "component"));
+    let components = stack::components(instance).into_iter().map(|c| (c, "component"));
     let services = SERVICES.iter().map(|s| (s, "service"));
     components
         .chain(services)

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::process;
-use crate::settings::Instance;
+use crate::settings::{Instance, TEST};
 use crate::stack;
 
 /// Every test but those of the documentation, for which `--include-ignored` means something else: they run apart.
@@ -34,11 +34,11 @@ const REBUILD: [&str; 5] = [
 /// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
 /// stands for the long forms of the fault suite and of read-your-writes, which print what they do, `rebuild` for the tests of rebuilds under load.
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let instance = Instance::new(chosen.settings().clone(), "test")?;
+    let instance = Instance::new(chosen.settings().clone(), TEST)?;
     let _session = process::lock(&instance, "tests")?;
     let faults = ["--workspace", "--test", "faults", "--test", "read_your_writes", "--", LONG_FORM, "--nocapture"];
     let faults = faults.map(str::to_owned);
-    let rebuild = ["--workspace", "--test", "rebuild"].map(str::to_owned);
+    let rebuild = ["--workspace", "--test", "rebuild", "--", "--nocapture"].map(str::to_owned);
     let arguments = match arguments {
         [one] if one == "faults" => &faults[..],
         [one] if one == "rebuild" => &rebuild[..],

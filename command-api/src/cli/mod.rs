@@ -16,7 +16,7 @@ pub(crate) struct Database {
         long,
         env = "WRITE_DATABASE_URL",
         hide_env_values = true,
-        default_value = "postgres://app@127.0.0.1:55432/app"
+        default_value = "postgres://app@127.0.0.1:15432/app"
     )]
     pub(crate) database_url: String,
 }

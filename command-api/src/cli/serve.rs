@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use command_api::http::{self, Consistency};
+use command_api::migrate;
 use command_api::outbox::{self, KafkaHeartbeats};
 use command_api::store::{Codec, Options, Store};
-use command_api::{http, migrate};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,6 +40,13 @@ pub(crate) struct ServeArgs {
     /// Seconds for which an outbox row is kept after it is known to be published
     #[arg(long, env = "OUTBOX_KEPT_S", default_value_t = 3_600)]
     outbox_kept_s: u64,
+    /// The query service, which is asked what read models show when a command is to wait for them; without it none waits
+    #[arg(long, env = "QUERY_URL")]
+    query_url: Option<String>,
+    /// Commands that wait for read models without being asked, as in `POST /payments=order_summary,order_details`; in the variable
+    /// with semicolons between
+    #[arg(long = "wait-for", env = "COMMAND_WAITS", value_name = "COMMAND=READ_MODELS", value_delimiter = ';')]
+    waits: Vec<String>,
 }
 
 const STATEMENT_TIME_MAX: &str = "8s";
@@ -49,6 +57,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 const MARK_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
+    let consistency = Consistency::new(arguments.query_url.as_deref(), &arguments.waits)?;
     let pool = connect(&arguments.database.database_url, arguments.pool_size).await?;
     migrate::check(&pool).await?;
     let Registry { registry_url, schemas_dir } = &arguments.registry;
@@ -78,7 +87,9 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
         }
         tracing::info!("stopping: no new requests, those under way are answered");
     };
-    axum::serve(listener, http::router(store)).with_graceful_shutdown(stop).await?;
+    // Made once: else every connection would have all routes made anew for it, some 0.9 MB.
+    let service = http::router(store, consistency).into_make_service();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
     pool.close().await;
     Ok(())
 }

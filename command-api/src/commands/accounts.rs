@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use crate::domain::account::{self, Account, AccountEvent, Movement};
-use crate::domain::{Time, Violation};
+use crate::domain::{Aggregate, Time, Violation};
+use crate::store::streams::stream_id;
 use crate::store::{Command, CommandError, UnitOfWork};
 
 /// What may be asked of an account.
@@ -30,6 +31,14 @@ pub struct AccountCommand {
 impl Command for AccountCommand {
     /// The account that was named first.
     type Answer = Account;
+
+    fn streams(&self) -> Vec<String> {
+        let other = match &self.action {
+            Action::Transfer { to_account_id, .. } => Some(to_account_id),
+            _ => None,
+        };
+        [&self.account_id].into_iter().chain(other).map(|id| stream_id(Account::TYPE, id)).collect()
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Account, CommandError> {
         let id = self.account_id.as_str();

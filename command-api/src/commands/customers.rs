@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
+use crate::domain::Aggregate;
 use crate::domain::customer::{self, Customer, CustomerChange, Name};
+use crate::store::streams::stream_id;
 use crate::store::{Command, CommandError, UnitOfWork};
 use crate::tables::customers;
 
@@ -18,6 +20,10 @@ pub struct Register {
 
 impl Command for Register {
     type Answer = Customer;
+
+    fn streams(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Customer, CommandError> {
         let event =
@@ -38,6 +44,10 @@ pub struct Change {
 
 impl Command for Change {
     type Answer = Customer;
+
+    fn streams(&self) -> Vec<String> {
+        vec![stream_id(Customer::TYPE, &self.customer_id.to_string())]
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Customer, CommandError> {
         let id = self.customer_id;

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::{Quantities, move_stock};
 use crate::domain::order::{self, NewItem, NewPayment, Order, OrderEvent, PaymentOutcome, PlaceOrder, check_items};
-use crate::domain::{Time, Violation};
+use crate::domain::{Aggregate, Customer, Product, Time, Violation};
+use crate::store::streams::stream_id;
 use crate::store::{Command, CommandError, UnitOfWork};
 use crate::tables::{customers, orders, products};
 
@@ -20,6 +21,11 @@ pub struct Place {
 
 impl Command for Place {
     type Answer = Order;
+
+    fn streams(&self) -> Vec<String> {
+        let products = self.order.items.iter().map(|item| product(item.product_id));
+        products.chain([stream_id(Customer::TYPE, &self.customer_id.to_string())]).collect()
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Order, CommandError> {
         // Before anything is locked: what is wrong in any case.
@@ -53,6 +59,10 @@ pub struct AddItem {
 impl Command for AddItem {
     type Answer = Order;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream(self.order_id), product(self.item.product_id)]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Order, CommandError> {
         check_items(std::slice::from_ref(&self.item))?;
         let owner = orders::customer_of(unit.connection(), self.order_id).await?.ok_or(not_found(self.order_id))?;
@@ -79,6 +89,10 @@ pub struct RemoveItem {
 impl Command for RemoveItem {
     type Answer = Order;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream(self.order_id)]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Order, CommandError> {
         let before = existing(unit, self.order_id).await?;
         // The path names the item too, so one that isn't there is not found rather than a broken rule.
@@ -103,6 +117,10 @@ pub struct Cancel {
 impl Command for Cancel {
     type Answer = Order;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream(self.order_id)]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Order, CommandError> {
         let before = existing(unit, self.order_id).await?;
         let quantities = before.quantities();
@@ -124,6 +142,10 @@ pub struct Ship {
 impl Command for Ship {
     type Answer = Order;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream(self.order_id)]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Order, CommandError> {
         decide(unit, self.order_id, |order, now| order.ship(self.tracking_number.clone(), now)).await
     }
@@ -138,6 +160,10 @@ pub struct Deliver {
 
 impl Command for Deliver {
     type Answer = Order;
+
+    fn streams(&self) -> Vec<String> {
+        vec![stream(self.order_id)]
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Order, CommandError> {
         decide(unit, self.order_id, Order::deliver).await
@@ -166,6 +192,10 @@ pub struct Paid {
 impl Command for Pay {
     type Answer = Paid;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream(self.order_id)]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Paid, CommandError> {
         // The id stands in the body, so an unknown one is a broken rule.
         let before = orders::lock(unit.connection(), self.order_id).await?;
@@ -186,6 +216,14 @@ impl Command for Pay {
         };
         Ok(Paid { payment_id, order })
     }
+}
+
+fn stream(order: Uuid) -> String {
+    stream_id(Order::TYPE, &order.to_string())
+}
+
+fn product(id: Uuid) -> String {
+    stream_id(Product::TYPE, &id.to_string())
 }
 
 fn not_found(id: Uuid) -> CommandError {

@@ -2,8 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::domain::Violation;
 use crate::domain::product::{Details, Product, ProductEvent, Review};
+use crate::domain::{Aggregate, Violation};
+use crate::store::streams::stream_id;
 use crate::store::{Command, CommandError, UnitOfWork};
 use crate::tables::{customers, products};
 
@@ -20,6 +21,10 @@ pub struct Create {
 
 impl Command for Create {
     type Answer = Product;
+
+    fn streams(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Product, CommandError> {
         let event = ProductEvent::Created {
@@ -73,6 +78,10 @@ pub struct Change {
 impl Command for Change {
     type Answer = Product;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream_id(Product::TYPE, &self.product_id.to_string())]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Product, CommandError> {
         let before = existing(unit, self.product_id).await?;
         let price_cents = self.change.price_cents.unwrap_or(before.price_cents);
@@ -93,6 +102,10 @@ pub struct AdjustStock {
 impl Command for AdjustStock {
     type Answer = Product;
 
+    fn streams(&self) -> Vec<String> {
+        vec![stream_id(Product::TYPE, &self.product_id.to_string())]
+    }
+
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Product, CommandError> {
         let before = existing(unit, self.product_id).await?;
         let event = before.adjust_stock(self.delta, self.reason.clone())?;
@@ -110,6 +123,10 @@ pub struct AddReview {
 
 impl Command for AddReview {
     type Answer = Product;
+
+    fn streams(&self) -> Vec<String> {
+        vec![stream_id(Product::TYPE, &self.product_id.to_string())]
+    }
 
     async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Product, CommandError> {
         let customer = self.review.customer_id;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod answer;
+mod consistency;
 mod customers;
 mod health;
 mod openapi;
@@ -12,25 +13,30 @@ mod request;
 mod routes;
 mod streams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, Method, Uri};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::store::Store;
+pub use consistency::{Consistency, ConsistencyError};
 use problem::Problem;
 
+/// Requests under way; more are turned away at once, which bounds memory and what a client waits for in vain.
+const REQUESTS_MAX: usize = 1_024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longer than any command takes with all its retries; a client must not hang.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All endpoints.
-pub fn router(store: Store) -> Router {
+pub fn router(store: Store, consistency: Consistency) -> Router {
     let commands = routes::api().finish();
     Router::new()
         .merge(commands.clone())
@@ -40,8 +46,23 @@ pub fn router(store: Store) -> Router {
         .with_state(store)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(limit_time))
+        .layer(from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_MAX)), limit_number))
+        // Around the time limit: a command that has happened isn't timed out by its wait.
+        .layer(from_fn_with_state(consistency, consistency::wait))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+}
+
+async fn limit_number(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    // Who asks about health wants to know of the process, not of its queue.
+    let path = request.uri().path();
+    if path.ends_with("/health/live") || path.ends_with("/health/ready") {
+        return next.run(request).await;
+    }
+    match permits.try_acquire() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => Problem::overloaded().into_response(),
+    }
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {

@@ -53,6 +53,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed-out", detail)
     }
 
+    pub(super) fn overloaded() -> Self {
+        let detail = "more requests are under way than this service takes; nothing happened";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
+    }
+
     pub(super) fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "the write database doesn't answer")
     }

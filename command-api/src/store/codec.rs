@@ -146,6 +146,26 @@ mod tests {
         assert_eq!(encoded.payload[5..], datum);
     }
 
+    /// With the outbox's rows (`tests/measure.rs`), what the way into Kafka costs a command.
+    #[test]
+    fn what_avro_costs_an_order_of_ten_lines() {
+        let line = json!({"item_id": Uuid::nil(), "product_id": Uuid::nil(), "product_name": "Copper kettle", "image_url": null,
+            "quantity": 2, "unit_price_cents": 1_250, "line_total_cents": 2_500});
+        let address = json!({"street": "1 Main Street", "city": "Zurich", "zip": "8001", "country": "CH"});
+        let at = "2026-05-23T10:00:00.123456Z";
+        let data = json!({"order_id": Uuid::nil(), "customer_id": Uuid::nil(), "customer_name": "Ada Lamport",
+            "customer_email": "ada@example.org", "items": vec![line; 10], "item_count": 10, "total_amount_cents": 25_000,
+            "currency": "USD", "shipping_address": address, "estimated_delivery": at, "placed_at": at});
+        let (codec, event) = (codec(), json!({"event": "OrderPlaced", "data": data}));
+        let began = std::time::Instant::now();
+        for _ in 0..200 {
+            codec.encode(&event).unwrap();
+        }
+        let each = began.elapsed() / 200;
+        println!("encoding an order of ten lines: {} µs", each.as_micros());
+        assert!(each.as_millis() < 5, "{each:?}");
+    }
+
     #[test]
     fn a_whole_name_is_written_as_version_1() {
         let event = customer::register(Uuid::nil(), Name::Whole("Ada".to_owned()), "a@b".to_owned(), None);

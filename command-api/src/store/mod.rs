@@ -22,6 +22,7 @@
 
 mod append;
 mod codec;
+mod gate;
 pub mod idempotency;
 pub mod read;
 mod retry;

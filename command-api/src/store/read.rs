@@ -37,8 +37,39 @@ pub struct Recorded {
     pub occurred_at: Time,
 }
 
+/// An event as folding needs it, and no more: loading an account reads many of them.
+#[derive(Debug)]
+pub(super) struct Foldable<'a> {
+    pub(super) position: i64,
+    pub(super) event_type: &'a str,
+    pub(super) schema_version: i32,
+    pub(super) data: Json,
+    pub(super) occurred_at: Time,
+}
+
+impl Foldable<'_> {
+    /// Folds this event behind `state`.
+    pub(super) fn evolve<A: Aggregate>(self, stream_id: &str, state: Option<A>) -> Result<A, ReadError> {
+        let Foldable { position, event_type, schema_version, data, occurred_at } = self;
+        let fail = |reason: String| ReadError {
+            stream_id: stream_id.to_owned(),
+            position,
+            event_type: event_type.to_owned(),
+            schema_version,
+            reason,
+        };
+        let event = event::<A>(event_type, schema_version, data).map_err(|error| fail(error.to_string()))?;
+        let after = A::evolve(state, &event, occurred_at)
+            .ok_or_else(|| fail("it doesn't begin a stream, or begins it twice".to_owned()))?;
+        if after.version() != position {
+            return Err(fail(format!("it is the {}. event", after.version())));
+        }
+        Ok(after)
+    }
+}
+
 impl Recorded {
-    pub(super) fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
+    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             global_position: row.try_get("global_position")?,
             stream_id: row.try_get("stream_id")?,
@@ -59,21 +90,14 @@ impl Recorded {
     /// # Errors
     /// [`ReadError`]: unknown to the domain, or not possible here.
     pub fn evolve<A: Aggregate>(&self, state: Option<A>) -> Result<A, ReadError> {
-        let fail = |reason: String| ReadError {
-            stream_id: self.stream_id.clone(),
+        let foldable = Foldable {
             position: self.position,
-            event_type: self.event_type.clone(),
+            event_type: &self.event_type,
             schema_version: self.schema_version,
-            reason,
+            data: self.data.clone(),
+            occurred_at: self.occurred_at,
         };
-        let event = event::<A>(&self.event_type, self.schema_version, self.data.clone())
-            .map_err(|error| fail(error.to_string()))?;
-        let after = A::evolve(state, &event, self.occurred_at)
-            .ok_or_else(|| fail("it doesn't begin a stream, or begins it twice".to_owned()))?;
-        if after.version() != self.position {
-            return Err(fail(format!("it is the {}. event", after.version())));
-        }
-        Ok(after)
+        foldable.evolve(&self.stream_id, state)
     }
 }
 

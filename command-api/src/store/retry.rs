@@ -1,12 +1,13 @@
 //! Running a command, again if it lost a race.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sqlx::PgPool;
 
+use super::gate::Gate;
 use super::idempotency::Kept;
 use super::snapshots::Snapshots;
 use super::{Codec, CommandError, Key, Receipt, UnitOfWork, idempotency};
@@ -20,6 +21,10 @@ const WAIT_MS: u64 = 4;
 pub trait Command: Send + Sync {
     /// What the client's answer is made of.
     type Answer: Send;
+
+    /// The streams that it will lock, as far as they are known beforehand: commands on one of them queue before they take a
+    /// connection.
+    fn streams(&self) -> Vec<String>;
 
     /// Loads, decides, writes the state tables and records events.
     fn run(&self, unit: &mut UnitOfWork<'_>) -> impl Future<Output = Result<Self::Answer, CommandError>> + Send;
@@ -54,6 +59,9 @@ pub struct Done {
     pub reply: Reply,
     /// What was committed.
     pub receipt: Receipt,
+    /// How long its events took, from the statement that appends them to the end of the commit; `None` for the answer to a retry.
+    #[serde(skip)]
+    pub append: Option<Duration>,
 }
 
 /// How a store keeps what it keeps.
@@ -78,6 +86,7 @@ pub struct Store {
     codec: Arc<Codec>,
     options: Options,
     snapshots: Snapshots,
+    gate: Arc<Gate>,
 }
 
 impl Store {
@@ -85,7 +94,7 @@ impl Store {
     #[must_use]
     pub fn new(pool: PgPool, codec: Codec, options: Options) -> Self {
         let snapshots = Snapshots::start(pool.clone());
-        Self { pool, codec: Arc::new(codec), options, snapshots }
+        Self { pool, codec: Arc::new(codec), options, snapshots, gate: Arc::default() }
     }
 
     /// Its connections.
@@ -113,6 +122,8 @@ impl Store {
         request: &Request,
         reply: impl Fn(&C::Answer) -> Reply + Send + Sync,
     ) -> Result<Done, CommandError> {
+        let _claim = request.key.as_ref().map(|key| self.gate.claim(&key.id)).transpose()?;
+        let turns = self.gate.enter(&command.streams()).await;
         for attempt in 1..=ATTEMPTS_MAX {
             match self.attempt(command, request, &reply).await {
                 Err(error) if lost_race(&error) => {
@@ -122,6 +133,8 @@ impl Store {
                     }
                 }
                 Err(CommandError::Refused(rule)) => {
+                    // Nothing is left to do on its streams.
+                    drop(turns);
                     return match &request.key {
                         Some(key) => idempotency::keep_refusal(&self.pool, key, &rule).await?.answer(),
                         None => Err(rule.into()),
@@ -141,9 +154,9 @@ impl Store {
     ) -> Result<Done, CommandError> {
         let mut unit = self.begin().await?;
         match work(&mut unit, command, request, reply).await {
-            Ok(Work::Done(done)) => {
+            Ok(Work::Done(done, began)) => {
                 self.snapshots.take(unit.commit().await?);
-                Ok(done)
+                Ok(Done { append: Some(began.elapsed()), ..done })
             }
             Ok(Work::Before(kept)) => {
                 unit.roll_back().await;
@@ -158,7 +171,8 @@ impl Store {
 }
 
 enum Work {
-    Done(Done),
+    /// With the moment at which its events began to be written.
+    Done(Done, Instant),
     /// By an earlier request with the same key.
     Before(Kept),
 }
@@ -176,7 +190,8 @@ async fn work<C: Command>(
     }
     unit.expect(request.expected);
     let answer = command.run(unit).await?;
-    Ok(Work::Done(unit.write(request, reply(&answer)).await?))
+    let began = Instant::now();
+    Ok(Work::Done(unit.write(request, reply(&answer)).await?, began))
 }
 
 impl Store {

@@ -9,9 +9,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::read::{Recorded, history};
+use super::read::Foldable;
 use super::{CommandError, lock_key};
 use crate::domain::Aggregate;
 
@@ -48,34 +49,39 @@ pub async fn load<A: Aggregate>(
                    select stream_position, data from snapshots
                    where stream_id = $1 and stream_position <= $2 and (data ->> 'format')::int = $3
                    order by stream_position desc limit 1)
-               select stream_position, data -> 'state' as data, null as event_type, null as schema_version,
-                      null as metadata, 0::bigint as global_position, $1 as stream_id, null as event_id, null as epoch,
-                      0::bigint as txid, null as created_at
-               from snapshot
+               select stream_position, data -> 'state', null, null, null from snapshot
                union all
-               (select stream_position, data, event_type, schema_version, metadata, global_position, stream_id, event_id,
-                       epoch, txid, created_at
-                from events
+               (select stream_position, data, event_type, schema_version, created_at from events
                 where stream_id = $1 and stream_position <= $2
                   and stream_position > coalesce((select stream_position from snapshot), 0)
                 order by stream_position limit $4)";
     let query = sqlx::query(sql).bind(stream_id).bind(position).bind(A::SNAPSHOT_FORMAT).bind(PAGE);
-    let rows = query.fetch_all(&mut *connection).await?;
-    let mut state: Option<A> = None;
-    for row in &rows {
-        state = match row.try_get::<Option<String>, _>("event_type")? {
-            None => Some(serde_json::from_value(row.try_get::<Json, _>("data")?)?),
-            Some(_) => Some(Recorded::of(row)?.evolve(state)?),
-        };
-    }
+    let mut rows = query.fetch_all(&mut *connection).await?;
+    let mut state = fold::<A>(stream_id, None, &rows)?;
     // Without snapshots there may be more than a page.
-    let mut full = rows.len() >= PAGE as usize;
-    while let Some(known) = state.as_ref().filter(|_| full).map(Aggregate::version) {
-        let page = history(connection, stream_id, known, PAGE.min(position - known)).await?;
-        full = page.len() == PAGE as usize;
-        for event in page {
-            state = Some(event.evolve(state)?);
-        }
+    while let Some(known) = state.as_ref().map(Aggregate::version).filter(|_| rows.len() >= PAGE as usize) {
+        let sql = "select stream_position, data, event_type, schema_version, created_at from events
+                   where stream_id = $1 and stream_position > $2 and stream_position <= $3 order by stream_position limit $4";
+        rows =
+            sqlx::query(sql).bind(stream_id).bind(known).bind(position).bind(PAGE).fetch_all(&mut *connection).await?;
+        state = fold(stream_id, state, &rows)?;
+    }
+    Ok(state)
+}
+
+/// Folds a page, which may begin with a snapshot.
+fn fold<A: Aggregate>(stream_id: &str, mut state: Option<A>, rows: &[PgRow]) -> Result<Option<A>, CommandError> {
+    for row in rows {
+        // By number: looking names up is what much of the time would go into.
+        let data: Json = row.try_get(1)?;
+        state = Some(match row.try_get::<Option<&str>, _>(2)? {
+            None => serde_json::from_value(data)?,
+            Some(event_type) => {
+                let (position, schema_version) = (row.try_get(0)?, row.try_get(3)?);
+                let event = Foldable { position, event_type, schema_version, data, occurred_at: row.try_get(4)? };
+                event.evolve(stream_id, state)?
+            }
+        });
     }
     Ok(state)
 }

@@ -42,7 +42,11 @@ pub struct Receipt {
 
 impl<'a> UnitOfWork<'a> {
     pub(super) async fn begin(pool: &PgPool, codec: &'a Codec, snapshot_every: i64) -> Result<Self, sqlx::Error> {
-        let transaction = pool.begin().await?;
+        // In a task of its own, which ends even if nobody waits any more (the client is gone, its time is over): sqlx gives a
+        // connection back with the transaction open if its BEGIN is dropped half way.
+        let pool = pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        let transaction = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
         Ok(Self {
             transaction,
             codec,
@@ -155,7 +159,7 @@ impl<'a> UnitOfWork<'a> {
         let at = self.now();
         let stamp = append(&mut self.transaction, std::mem::take(&mut self.events), &request.metadata, at).await?;
         let receipt = Receipt { epoch: stamp.epoch, txid: stamp.txid, streams: std::mem::take(&mut self.streams) };
-        let done = Done { reply, receipt };
+        let done = Done { reply, receipt, append: None };
         if let Some(key) = &request.key {
             idempotency::keep(&mut self.transaction, key, &done).await?;
         }

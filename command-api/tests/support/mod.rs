@@ -6,7 +6,7 @@ pub(crate) mod replay;
 use std::collections::HashMap;
 use std::path::Path;
 
-use command_api::http::router;
+use command_api::http::{Consistency, router};
 use command_api::migrate::{Options, check, migrate};
 use command_api::store::{Codec, Options as StoreOptions, Store};
 use reqwest::Method;
@@ -49,7 +49,7 @@ impl Service {
         let store = Store::new(pool.clone(), Codec::new(files, &ids), StoreOptions::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(axum::serve(listener, router(store.clone())).into_future());
+        tokio::spawn(axum::serve(listener, router(store.clone(), Consistency::none())).into_future());
         Self { url, pool, store, database_url, http: reqwest::Client::new(), database, server }
     }
 

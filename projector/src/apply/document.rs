@@ -43,6 +43,8 @@ pub struct Write {
     pub expires: Option<DateTime<Utc>>,
     /// The names of the parents it was derived from, by which the store finds it again.
     pub parents: Vec<String>,
+    /// Lands on this very version too: the document is made anew.
+    pub again: bool,
 }
 
 /// What became of one [`Write`].
@@ -102,11 +104,17 @@ impl Stored {
     }
 
     /// Folds one event in. The document is unchanged if that fails.
-    pub(super) fn fold(&mut self, program: &Program, event: &Event, data: &Value) -> Result<(), Poison> {
+    pub(super) fn fold(
+        &mut self,
+        program: &Program,
+        event: &Event,
+        data: &Value,
+        looked_up: Option<&Object>,
+    ) -> Result<(), Poison> {
         // The program may fail half way; then the fields must still be what they were.
         let kept = if program.can_fail() { self.fields.clone() } else { None };
         let mut document = Value::Object(self.fields.take().unwrap_or_default());
-        let mut seen = event.envelope.to_value(data.clone());
+        let mut seen = event.envelope.to_value(data.clone(), looked_up);
         let result = program.run(&mut document, &mut seen).map_err(Poison::from).and_then(|_| match document {
             Value::Object(fields) => Ok(Some(fields)),
             Value::Null => Ok(None),
@@ -156,9 +164,14 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 /// The rows that one event adds: an object is one, an array several, null none.
-pub(super) fn rows(program: &Program, event: &Event, data: &Value) -> Result<Vec<Write>, Poison> {
+pub(super) fn rows(
+    program: &Program,
+    event: &Event,
+    data: &Value,
+    looked_up: Option<&Object>,
+) -> Result<Vec<Write>, Poison> {
     let mut document = Value::Object(Object::new());
-    program.run(&mut document, &mut event.envelope.to_value(data.clone()))?;
+    program.run(&mut document, &mut event.envelope.to_value(data.clone(), looked_up))?;
     let values = match document {
         Value::Array(values) => values,
         Value::Null => Vec::new(),

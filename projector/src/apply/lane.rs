@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// How often an event is tried before it is parked.
 pub const TRIES: u32 = 3;
+/// How often an event is tried whose lookup finds nothing: with the host's pauses, for some minutes.
+pub const TRIES_TO_FIND: u32 = 12;
 /// Messages that may be held or handled beyond a hole; with more, what is held is parked.
 const HELD_MAX: usize = 1_000;
 /// Aggregates that the tracker knows at least.
@@ -199,9 +201,9 @@ impl Lane {
         admission.items
     }
 
-    /// Whether a message that fails now has failed often enough.
-    pub(super) fn is_last_try(&self, offset: i64) -> bool {
-        self.failing.is_some_and(|(at, tries)| at == offset && tries + 1 >= TRIES)
+    /// Whether a message that fails now has failed as often as it may.
+    pub(super) fn is_last_try(&self, offset: i64, may_fail: u32) -> bool {
+        self.failing.is_some_and(|(at, tries)| at == offset && tries + 1 >= may_fail)
     }
 
     /// Notes that the message at `offset` failed and is to be tried again.

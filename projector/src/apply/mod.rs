@@ -12,6 +12,9 @@
 //! 3. **A contradiction is loud.** An event that the watermark calls handled, but whose document hasn't reached it, means that
 //!    the source's order is broken; it stops the partition instead of being skipped.
 //!
+//! What programs look up is asked once a batch, before anything is folded ([`Batch::questions`]): the answer goes into the fold, and
+//! rule 1 keeps a second answer from doing so.
+//!
 //! A join's document has a sequence for each of its parts. A rollup's document has a guard for each partition that adds to it.
 //! Facts have no guard: their rows have stable ids, so writing one again changes nothing.
 
@@ -22,7 +25,7 @@ mod lane;
 mod progress;
 mod rollup;
 
-pub use batch::{Batch, Finished, Part, Search, Stop};
+pub use batch::{Batch, Finished, Part, Question, Search, Stop};
 pub use document::{Event, Outcome, Partition, Poison, Stored, Write};
-pub use lane::{Delivery, Lane, LetterNote, Parked, TRIES};
+pub use lane::{Delivery, Lane, LetterNote, Parked, TRIES, TRIES_TO_FIND};
 pub use progress::{Occurrence, Progress, Seen, occurrence};

@@ -71,7 +71,7 @@ pub(super) fn additions(
     data: &Value,
 ) -> Result<BTreeMap<String, Addition>, Poison> {
     let mut additions: BTreeMap<String, Addition> = BTreeMap::new();
-    for row in rows(program, event, data)? {
+    for row in rows(program, event, data, None)? {
         let mut fields = row.fields.unwrap_or_default();
         let labels: Object = sum_by.iter().filter_map(|name| fields.remove_entry(name.as_str())).collect();
         let key = key(sum_by, &labels)?;

@@ -1,6 +1,6 @@
 //! `projector apply`: makes what the files say the live catalog.
 
-use super::rebuild::{How, start};
+use super::rebuild::{How, Wanted, start};
 use super::site::SiteArgs;
 use super::{check, plan};
 use crate::control::{Actor, Generation};
@@ -44,15 +44,14 @@ pub(super) async fn run(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
         }
     }
     // Last, since they take their time.
-    let mut worst = ExitCode::SUCCESS;
-    for (change, (compiled, source)) in rebuilds {
-        plan::print(change);
-        let code = start(&site, compiled, source, change.fields.clone(), &args.how).await?;
-        if code != ExitCode::SUCCESS {
-            worst = code;
-        }
-    }
-    Ok(worst)
+    let wanted: Vec<_> = rebuilds
+        .into_iter()
+        .map(|(change, (compiled, source))| {
+            plan::print(change);
+            Wanted { compiled, source, announced: change.fields.clone() }
+        })
+        .collect();
+    start(&site, &wanted, &args.how).await
 }
 
 async fn retire(args: &ApplyArgs, site: &Site, generation: &Generation) -> anyhow::Result<()> {

@@ -1,13 +1,13 @@
 //! `projector try`: a file over real history, in memory. Nothing is written.
 
 use super::history::{HistoryArgs, Reader, fold};
-use super::memory::Memory;
+use super::memory::{Answers, Memory};
 use super::test::compare::{Difference, compare_data};
 use super::{ControlArg, Output, SchemasArg, check};
 use crate::control::Control;
 use crate::event::Catalog;
 use crate::expr::{Value, json};
-use crate::host;
+use crate::host::{self, Lookups};
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{StoreUrls, Stored};
 use anyhow::{bail, ensure};
@@ -72,7 +72,9 @@ pub(super) async fn run(args: &TryArgs) -> anyhow::Result<ExitCode> {
     };
     ensure!(compiled.kind != ReadModelKind::Facts, "`{}` keeps rows; there is no document to compare", args.name);
     let compiled = Arc::new(compiled);
-    let mut memory = Memory::new(Arc::clone(&compiled)).await?;
+    let control = Control::connect(&args.control.control_database_url).await?;
+    let lookups = Lookups::new(Arc::clone(&compiled), control, Arc::clone(&catalog), args.stores.clone());
+    let mut memory = Memory::new(Arc::clone(&compiled), Answers::Stores(Box::new(lookups))).await?;
     let mut reader = Reader::new(&args.history, Arc::clone(&compiled), &catalog, Vec::new())?;
     let (mut events, mut whole) = (0, false);
     while events < args.limit && !whole {

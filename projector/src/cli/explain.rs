@@ -3,7 +3,7 @@
 use super::{SchemasArg, check};
 use crate::event::Catalog;
 use crate::expr::{Flow, flows};
-use crate::projection::{Compiled, Source, Store};
+use crate::projection::{Compiled, Limits, LookupFrom, Mask, Missing, Source, Store};
 use crate::sink;
 use anyhow::ensure;
 use std::collections::BTreeMap;
@@ -86,6 +86,28 @@ fn explain(compiled: &Compiled, source: &Source, field: Option<&str>) -> String 
     row("fed by", &compiled.topics().join(", "));
     row("group", &format!("projector.{name}-g<generation>; `projector status` shows which generation is live"));
     row("data", &place(compiled));
+    for lookup in &compiled.lookups {
+        let from = match &lookup.from {
+            LookupFrom::ReadModel(name) => format!("the read model {name}"),
+            LookupFrom::Table { schema, table, column } => format!("the table {schema}.{table}, by {column}"),
+        };
+        let missing = match lookup.missing {
+            Missing::Wait => "else the event waits, and is a dead letter after some minutes",
+            Missing::Null => "else null",
+            Missing::Dlq => "else the event is a dead letter",
+        };
+        let key = projection.lookup.get(&*lookup.name).map_or("", |l| l.value.key.as_str());
+        row("looks up", &format!("%{} in {from}, as of then, under %data.{key}; {missing}", lookup.name));
+    }
+    if !projection.masks.is_empty() {
+        let mask = |(field, mask): (&String, &Mask)| format!("{field}: {}", format!("{mask:?}").to_lowercase());
+        row("personal", &projection.masks.iter().map(mask).collect::<Vec<_>>().join(", "));
+    }
+    let Limits { lag_ms_max, batch_max, batch_wait_ms } = projection.limits;
+    row(
+        "limits",
+        &format!("late above {lag_ms_max} ms; batches of {batch_max} events, {batch_wait_ms} ms apart at least"),
+    );
     for query in &projection.queries {
         row("query", &format!("GET {}  {}", query.get.value, query.description.trim()));
     }
@@ -150,6 +172,13 @@ fn mermaid(all: &[&(Compiled, Source)], catalog: &Catalog) -> String {
         }
         for (aggregate, events) in by_topic {
             _ = writeln!(text, "  topic_{aggregate}([events.{aggregate}]) -->|{}| {name}", events.join("<br/>"));
+        }
+        for lookup in &compiled.lookups {
+            let from = match &lookup.from {
+                LookupFrom::ReadModel(name) => name.clone(),
+                LookupFrom::Table { schema, table, .. } => format!("{schema}_{table}[({schema}.{table})]"),
+            };
+            _ = writeln!(text, "  {from} -.->|{}| {name}", lookup.name);
         }
         for (n, query) in projection.queries.iter().enumerate() {
             _ = writeln!(text, "  {name} --> {name}_{n}[\"GET {}\"]", query.get.value);

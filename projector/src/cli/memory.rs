@@ -2,7 +2,9 @@
 //! store. It does what a host does with a batch, but waits for nothing: what stops is tried again at once, and what is held is
 //! given up only when [`Memory::give_up`] says so.
 
-use crate::apply::{Batch, Delivery, Finished, Lane, Parked, Part, Partition, TRIES};
+use crate::apply::{Batch, Delivery, Finished, Lane, Parked, Part, Partition, Question, TRIES, TRIES_TO_FIND};
+use crate::expr::Object;
+use crate::host::Lookups;
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::memory::{MemorySink, MemoryStore};
 use crate::sink::{Place, Sink, SinkError, Stored};
@@ -11,11 +13,32 @@ use std::sync::Arc;
 
 /// See the module.
 pub(super) struct Memory {
+    answers: Answers,
     compiled: Arc<Compiled>,
     store: Arc<MemoryStore>,
     sink: MemorySink,
     owned: BTreeMap<Partition, Owned>,
     parked: Vec<Parked>,
+}
+
+/// Where lookups find something.
+pub(super) enum Answers {
+    /// In what a test gives: by lookup, then by key.
+    Given(Vec<BTreeMap<String, Object>>),
+    /// Where a host finds it.
+    Stores(Box<Lookups>),
+}
+
+impl Answers {
+    async fn ask(&self, question: &Question) -> Result<Vec<Option<Object>>, SinkError> {
+        match self {
+            Self::Given(given) => {
+                let found = given.get(question.lookup);
+                Ok(question.keys.iter().map(|key| found?.get(key).cloned()).collect())
+            }
+            Self::Stores(lookups) => lookups.ask(question).await,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -38,13 +61,13 @@ pub(super) enum Halt {
 }
 
 impl Memory {
-    pub(super) async fn new(compiled: Arc<Compiled>) -> Result<Self, Halt> {
+    pub(super) async fn new(compiled: Arc<Compiled>, answers: Answers) -> Result<Self, Halt> {
         let store = Arc::new(MemoryStore::default());
         let read_model = compiled.projection.name.value.clone();
         let place = Place { read_model, generation: 1, document: compiled.document.clone() };
         let sink = MemorySink::open(Arc::clone(&store), &place);
         sink.prepare().await?;
-        Ok(Self { compiled, store, sink, owned: BTreeMap::new(), parked: Vec::new() })
+        Ok(Self { answers, compiled, store, sink, owned: BTreeMap::new(), parked: Vec::new() })
     }
 
     /// The offset that the partition's next message has.
@@ -64,7 +87,8 @@ impl Memory {
             owned.next_offset = deliveries.last().map_or(owned.next_offset, |last| last.offset + 1);
         }
         // Once for each try of each message, and once more.
-        let rounds = parts.values().map(Vec::len).sum::<usize>() * TRIES as usize + 1;
+        let tries = if self.compiled.lookups.is_empty() { TRIES } else { TRIES_TO_FIND };
+        let rounds = parts.values().map(Vec::len).sum::<usize>() * tries as usize + 1;
         let mut stopped = None;
         for _ in 0..rounds {
             let batch = std::mem::take(&mut parts).into_iter().map(|(p, deliveries)| self.part(p, deliveries, false));
@@ -119,6 +143,14 @@ impl Memory {
 
     async fn fold(&self, parts: Vec<(Partition, Part)>) -> Result<Finished, Halt> {
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
+        let mut answers = Vec::new();
+        for question in batch.questions() {
+            let found = self.answers.ask(&question).await?;
+            answers.push((question, found));
+        }
+        if !answers.is_empty() {
+            batch.told(answers);
+        }
         while !batch.is_done() {
             for search in batch.searches() {
                 let found = self.sink.children(&search.parent, search.after.as_deref(), search.limit).await?;

@@ -7,10 +7,10 @@
 
 use super::{ControlArg, Output, stop_signal};
 use crate::control::Control;
-use crate::query::partition_of;
+
 use crate::source::{
     Bounds, Connector, History, KafkaConfig, Refusal, Refused, Selection, Survey, TopicWriter, bounds, connectors,
-    describe, frozen, held, judge_topic, other_than,
+    describe, frozen, held, judge_topic, other_than, partition_of,
 };
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;

@@ -1,5 +1,6 @@
 //! `projector run`: a host.
 
+use super::site::PastArgs;
 use super::{ControlArg, SchemasArg, stop_signal};
 use crate::control::Control;
 use crate::event::{Catalog, Decoder};
@@ -7,7 +8,7 @@ use crate::generation::{Site, keep};
 use crate::host::{Host, HostConfig};
 use crate::ops;
 use crate::sink::StoreUrls;
-use crate::source::{KafkaConfig, before_reading};
+use crate::source::{Edges, KafkaConfig, before_reading};
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -27,9 +28,8 @@ pub(super) struct RunArgs {
     kafka: KafkaConfig,
     #[command(flatten)]
     stores: StoreUrls,
-    /// The schema registry, Confluent's API
-    #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
-    schema_registry_url: String,
+    #[command(flatten)]
+    past: PastArgs,
     /// Kafka Connect's REST address, to make sure that one connector alone writes to the topics; not checked without it
     #[arg(long, env = "CONNECT_URL")]
     connect_url: Option<String>,
@@ -43,7 +43,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let catalog = Arc::new(Catalog::load(&args.schemas.schemas)?);
-    let decoder = Arc::new(Decoder::new(Arc::clone(&catalog), &args.schema_registry_url)?);
+    let decoder = Arc::new(Decoder::new(Arc::clone(&catalog), &args.past.schema_registry_url)?);
     let control = Control::connect(&args.control.control_database_url).await?;
     let live = control.live().await?;
     tokio::select! {
@@ -52,13 +52,20 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
         () = stop_signal() => return Ok(ExitCode::SUCCESS),
     }
-    let config =
-        HostConfig { kafka: args.kafka, stores: args.stores, fault_delay: Duration::from_millis(args.fault_delay_ms) };
+    let config = HostConfig {
+        kafka: args.kafka,
+        stores: args.stores,
+        event_store: args.past.write_database_url,
+        fault_delay: Duration::from_millis(args.fault_delay_ms),
+    };
     let site = Site {
         control: control.clone(),
         catalog: Arc::clone(&catalog),
         stores: config.stores.clone(),
+        edges: Edges::new(&config.kafka),
         kafka: config.kafka.clone(),
+        decoder: Some(Arc::clone(&decoder)),
+        event_store: config.event_store.clone(),
         name: format!("host, pid {}", std::process::id()),
         id: Uuid::now_v7(),
     };

@@ -2,10 +2,10 @@
 
 use super::{ControlArg, SchemasArg};
 use crate::control::{Control, Rebuild, State};
-use crate::event::Catalog;
+use crate::event::{Catalog, Decoder};
 use crate::generation::{Difference, Ending, Job, Site, Status};
 use crate::sink::StoreUrls;
-use crate::source::KafkaConfig;
+use crate::source::{Edges, KafkaConfig};
 use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,13 +23,31 @@ pub(super) struct SiteArgs {
     pub(super) kafka: KafkaConfig,
     #[command(flatten)]
     pub(super) stores: StoreUrls,
+    #[command(flatten)]
+    pub(super) past: PastArgs,
+}
+
+/// Where the past is read when Kafka no longer has it.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct PastArgs {
+    /// The database with the event store, for rebuilds from there and for documents that are made anew
+    #[arg(long, env = "WRITE_DATABASE_URL", hide_env_values = true)]
+    pub(super) write_database_url: Option<String>,
+    /// The schema registry, Confluent's API
+    #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
+    pub(super) schema_registry_url: String,
 }
 
 impl SiteArgs {
     pub(super) async fn open(&self, by: &str) -> anyhow::Result<Site> {
+        let catalog = Arc::new(Catalog::load(&self.schemas.schemas)?);
+        let decoder = Decoder::new(Arc::clone(&catalog), &self.past.schema_registry_url)?;
         Ok(Site {
             control: Control::connect(&self.control.control_database_url).await?,
-            catalog: Arc::new(Catalog::load(&self.schemas.schemas)?),
+            catalog,
+            edges: Edges::new(&self.kafka),
+            decoder: Some(Arc::new(decoder)),
+            event_store: self.past.write_database_url.clone(),
             stores: self.stores.clone(),
             kafka: self.kafka.clone(),
             name: format!("{by}, pid {}", std::process::id()),
@@ -39,8 +57,9 @@ impl SiteArgs {
 }
 
 /// Drives a rebuild, or watches it as long as somebody else drives it, until it comes to rest. The exit code tells how.
-pub(super) async fn attend(site: &Site, rebuild: &Rebuild) -> anyhow::Result<ExitCode> {
-    let mut bar = Bar::new(rebuild.read_model.clone());
+/// `several`: others are shown beside it.
+pub(super) async fn attend(site: &Site, rebuild: &Rebuild, several: bool) -> anyhow::Result<ExitCode> {
+    let mut bar = Bar::new(rebuild.read_model.clone(), several);
     let ending = loop {
         if let Some(mut job) = Job::take(site.clone(), rebuild.rebuild_id).await? {
             match job.run(|status, note| bar.show(status, note)).await {
@@ -64,6 +83,10 @@ pub(super) async fn attend(site: &Site, rebuild: &Rebuild) -> anyhow::Result<Exi
     }
     let generation = site.control.member(rebuild.generation_id).await?.generation.generation;
     Ok(match ending {
+        Ending::Live if rebuild.options.repair => {
+            println!("{name}: generation {generation} is live in the place of the one that was lost");
+            ExitCode::SUCCESS
+        }
         Ending::Live => {
             println!(
                 "{name}: generation {generation} is live; the former one is fed for {} s, for a rollback",
@@ -99,8 +122,8 @@ struct Bar {
 const WIDTH: usize = 24;
 
 impl Bar {
-    fn new(name: String) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    fn new(name: String, several: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !several;
         Self { name, began: None, next: Instant::now(), last_state: None, terminal }
     }
 
@@ -139,11 +162,12 @@ fn line(name: &str, status: &Status, elapsed: Duration, handled: i64) -> String 
     let full = ((part * WIDTH as f64) as usize).min(WIDTH);
     #[allow(clippy::cast_precision_loss, reason = "for people")]
     let eta = if rate >= 1.0 && left > 0 { format!(", ETA {:.0} s", left as f64 / rate) } else { String::new() };
+    let from_store = status.rebuild.history.is_some_and(|history| !history.finished);
     format!(
         "{name} g{} → g{} {:<11} [{}{}] {}/{} events, {rate:.0}/s{eta}, behind: live {}, new {left}{}",
         status.replaces,
         status.target.generation.generation,
-        status.target.state.name(),
+        if from_store { "reading the event store" } else { status.target.state.name() },
         "#".repeat(full),
         ".".repeat(WIDTH - full),
         status.done,

@@ -1,12 +1,12 @@
 //! `projector trace`: one document's history, event by event: why is it as it is?
 
 use super::history::{HistoryArgs, Reader, fold};
-use super::memory::Memory;
+use super::memory::{Answers, Memory};
 use super::{ControlArg, Output, SchemasArg};
 use crate::control::Control;
 use crate::event::Catalog;
 use crate::expr::{Value, json};
-use crate::host;
+use crate::host::{self, Lookups};
 use crate::projection::ReadModelKind;
 use crate::sink::{StoreUrls, Stored};
 use anyhow::{Context, ensure};
@@ -55,7 +55,8 @@ pub(super) async fn run(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     // Where each document has one aggregate, no other has to be looked at.
     let only = if compiled.kind == ReadModelKind::Entity { vec![args.key.clone()] } else { Vec::new() };
     let mut reader = Reader::new(&args.history, Arc::clone(&compiled), &catalog, only)?;
-    let mut memory = Memory::new(Arc::clone(&compiled)).await?;
+    let lookups = Lookups::new(Arc::clone(&compiled), control.clone(), Arc::clone(&catalog), args.stores.clone());
+    let mut memory = Memory::new(Arc::clone(&compiled), Answers::Stores(Box::new(lookups))).await?;
     let mut steps: Vec<Step> = Vec::new();
     let mut before = Json::Null;
     while let Some((partition, event)) = reader.next().await? {

@@ -1,11 +1,13 @@
 //! The barrier: both generations of a rebuild stand still at the very same place of every partition, so that they can be
-//! compared and one can take the other's place without a reader seeing anything older than before.
+//! compared and one can take the other's place without a reader seeing anything older than before. Rebuilds that go live
+//! together share the barrier of the one that leads them, and the decision.
 //!
 //! ```text
 //! gathering ─→ set ─→ decided ─→ released
 //!     └─────────┴─(time over)───────↑
 //! ```
-//! 1. **gathering**: each owner stops where it is and says how far that is. The place F is the furthest of the two in each partition.
+//! 1. **gathering**: each owner stops where it is and says how far that is. The place F is where the topics end then: no owner, the
+//!    present one or one that died, has written anything beyond.
 //! 2. **set**: each owner goes on to exactly F, saves, and says that it stands there.
 //! 3. **decided**: the commit point, one transaction: the one generation retires, the other is live, in a new version of the
 //!    catalog. It asks that every partition of both stands at F **under its present owner**: an owner that took a partition over
@@ -14,8 +16,10 @@
 //!
 //! Time is over by a change of the row, never by a look at a clock: so a decision and a release can't both happen.
 
-use super::generation::{Actor, State, notify, step, turn_page};
-use super::rebuild::{Ends, Hold, from_rows, to_rows};
+use super::drive::Hold;
+use super::generation::State;
+use super::rebuild::{Ends, from_rows, to_rows};
+use super::step::{Actor, notify, step, turn_page};
 use super::{Control, ControlError};
 use crate::apply::Partition;
 use sqlx::postgres::PgRow;
@@ -128,8 +132,10 @@ impl Control {
         let mut tx = self.held(hold).await?;
         sqlx::query(
             "insert into barrier (rebuild_id, generations, state, expires_at)
-             select rebuild_id, array[replaces, generation_id], 'gathering', clock_timestamp() + make_interval(secs => $2)
-             from rebuild where rebuild_id = $1
+             select $1, array_agg(stands), 'gathering', clock_timestamp() + make_interval(secs => $2)
+             from rebuild r cross join lateral unnest(
+                 case when (r.options ->> 'repair')::boolean then array[generation_id] else array[replaces, generation_id] end) stands
+             where rebuild_id = $1 or leader = $1
              on conflict do nothing",
         )
         .bind(hold.rebuild_id)
@@ -218,53 +224,62 @@ impl Control {
         Ok(all)
     }
 
-    /// The decision. False, and nothing changed, if the barrier's time was over, or not all partitions of both generations
-    /// stand at the place under their present owners.
+    /// The decision. False, and nothing changed, if the barrier's time was over, or not all partitions of all that it holds stand
+    /// at the place under their present owners.
     ///
     /// # Errors
     /// [`ControlError`].
     pub async fn decide(&self, hold: Hold, barrier_id: i64, actor: Actor<'_>) -> Result<bool, ControlError> {
         let mut tx = self.held(hold).await?;
-        let open: Option<(i64, i64, i64)> = sqlx::query_as(
-            "select r.generation_id, r.replaces, (r.options ->> 'rollback_s')::bigint from barrier b join rebuild r using (rebuild_id)
-             where barrier_id = $1 and b.state = 'set' and b.expires_at > clock_timestamp() for update of b",
+        let open: Option<Vec<i64>> = sqlx::query_scalar(
+            "select generations from barrier
+             where barrier_id = $1 and rebuild_id = $2 and state = 'set' and expires_at > clock_timestamp() for update",
         )
         .bind(barrier_id)
+        .bind(hold.rebuild_id)
         .fetch_optional(&mut *tx)
         .await?;
-        let Some((target, replaced, rollback_s)) = open else { return Ok(false) };
+        let Some(stand) = open else { return Ok(false) };
         // No partition changes hands until this is committed: a claim waits for it.
-        sqlx::query("select from partition_owner where generation_id in ($1, $2) order by generation_id, topic, partition for share")
-            .bind(target)
-            .bind(replaced)
+        sqlx::query("select from partition_owner where generation_id = any($1) order by generation_id, topic, partition for share")
+            .bind(&stand)
             .execute(&mut *tx)
             .await?;
         let missing: i64 = sqlx::query_scalar(
             "select count(*) from generation g, jsonb_each_text(g.topics) as t (topic, count),
                  generate_series(0, t.count::int - 1) as p (partition)
-             where g.generation_id in ($2, $3) and not exists (
+             where g.generation_id = any($2) and not exists (
                  select from barrier_arrival a join partition_owner o using (generation_id, topic, partition)
                  where a.barrier_id = $1 and a.generation_id = g.generation_id and a.topic = t.topic
                      and a.partition = p.partition and a.arrived and a.fence = o.fence)",
         )
         .bind(barrier_id)
-        .bind(target)
-        .bind(replaced)
+        .bind(&stand)
         .fetch_one(&mut *tx)
         .await?;
         if missing > 0 {
             return Ok(false);
         }
-        if !step(&mut tx, replaced, &[State::Live], State::Retired, actor).await?
-            || !step(&mut tx, target, &[State::Verified, State::Retired], State::Live, actor).await?
-        {
-            return Ok(false);
+        let pairs: Vec<(i64, i64, f64, bool)> = sqlx::query_as(
+            "select generation_id, replaces, (options ->> 'rollback_s')::float8, coalesce((options ->> 'repair')::boolean, false)
+             from rebuild where rebuild_id = $1 or leader = $1 order by rebuild_id",
+        )
+        .bind(hold.rebuild_id)
+        .fetch_all(&mut *tx)
+        .await?;
+        for (target, replaced, rollback_s, repair) in pairs {
+            // What was spoilt is no way back.
+            let former = if repair { State::Dropped } else { State::Retired };
+            if !step(&mut tx, replaced, &[State::Live], former, actor).await?
+                || !step(&mut tx, target, &[State::Verified, State::Retired], State::Live, actor).await?
+            {
+                return Ok(false);
+            }
+            let fed = "update generation set live_since = case when generation_id = $2 then now() end,
+                 fed_until = case when generation_id = $1 then now() + make_interval(secs => $3) end
+                 where generation_id in ($1, $2)";
+            sqlx::query(fed).bind(replaced).bind(target).bind(rollback_s).execute(&mut *tx).await?;
         }
-        let fed =
-            "update generation set fed_until = case when generation_id = $1 then now() + make_interval(secs => $3) end
-                   where generation_id in ($1, $2)";
-        #[allow(clippy::cast_precision_loss, reason = "seconds")]
-        sqlx::query(fed).bind(replaced).bind(target).bind(rollback_s as f64).execute(&mut *tx).await?;
         let version = turn_page(&mut tx).await?;
         sqlx::query("update barrier set state = 'decided', version = $2 where barrier_id = $1")
             .bind(barrier_id)

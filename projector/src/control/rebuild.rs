@@ -4,7 +4,8 @@
 //! grows with every holder. Each change asks for the fence in its own transaction, so a driver that was taken for dead can
 //! change nothing any more, and one that died anywhere is replaced as soon as its lease is over.
 
-use super::generation::{Actor, Generation, State, insert, log, notify, step};
+use super::generation::{Generation, State};
+use super::step::{Actor, insert, log, notify, step};
 use super::{Control, ControlError};
 use crate::apply::Partition;
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,6 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, Postgres, Row, Transaction};
 use std::collections::BTreeMap;
-use uuid::Uuid;
-
-/// How long a driver that is silent keeps a rebuild.
-const LEASE_S: i32 = 2;
 
 /// Where each partition ends, or must be.
 pub type Ends = BTreeMap<Partition, i64>;
@@ -47,6 +44,90 @@ pub struct Options {
     pub despite: bool,
     /// Queries go back to a generation that was live before.
     pub back: bool,
+    /// What is live is lost or spoilt: nobody waits for it, nothing is compared with it, and there is no way back to it.
+    #[serde(default)]
+    pub repair: bool,
+    /// Where the replay begins.
+    #[serde(default)]
+    pub from: Origin,
+    /// What is watched after the swap; by itself it goes back where one of these is broken.
+    #[serde(default)]
+    pub health: Option<Health>,
+}
+
+impl Options {
+    /// Of a way back, whatever it changes.
+    #[must_use]
+    pub fn back(verify: Verify) -> Self {
+        Self {
+            verify,
+            promote: true,
+            throttle: None,
+            rollback_s: 3_600,
+            announced: None,
+            despite: true,
+            back: true,
+            repair: false,
+            from: Origin::default(),
+            health: None,
+        }
+    }
+}
+
+/// Where a generation's history is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// In Kafka, from the first offset on.
+    #[default]
+    Kafka,
+    /// In the event store, then in Kafka from where that leaves off.
+    EventStore,
+}
+
+/// The rules of health that a generation must keep for a while after it went live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// For how long it is watched, in seconds.
+    pub watch_s: u32,
+    /// Queries that may fail by its store's or our fault, of a hundred.
+    pub failed_percent: u32,
+    /// The slowest of a hundred queries may take so long, in ms.
+    pub p99_ms: u32,
+    /// How far it may lag behind its events, in ms.
+    pub lag_ms: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { watch_s: 600, failed_percent: 5, p99_ms: 5_000, lag_ms: 60_000 }
+    }
+}
+
+/// How far the event store was read, of a generation that is built from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRead {
+    /// Events that were folded, or were of no interest.
+    pub done: i64,
+    /// Events that the snapshot has.
+    pub total: i64,
+    /// Whether all of them were: the hosts go on with Kafka.
+    pub finished: bool,
+}
+
+/// What a rebuild begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    /// The read model.
+    pub read_model: &'a str,
+    /// Of the projection that is to be live.
+    pub fingerprint: &'a str,
+    /// Its file.
+    pub config: &'a str,
+    /// Its topics, with their number of partitions.
+    pub topics: &'a BTreeMap<String, i32>,
+    /// What is asked for.
+    pub options: &'a Options,
 }
 
 /// A rebuild that is under way, or was.
@@ -60,10 +141,14 @@ pub struct Rebuild {
     pub generation_id: i64,
     /// The one that is.
     pub replaces: i64,
+    /// The rebuild whose barrier is this one's too, where several go live together.
+    pub leader: Option<i64>,
     /// What was asked for.
     pub options: Options,
     /// Where the topics ended when the replay began.
     pub ends: Option<Ends>,
+    /// How far the event store was read; none for a replay from Kafka.
+    pub history: Option<HistoryRead>,
     /// What was found at the barrier.
     pub finding: Option<serde_json::Value>,
     /// Somebody said that it may go live.
@@ -76,6 +161,14 @@ pub struct Rebuild {
     pub outcome: Option<String>,
 }
 
+impl Rebuild {
+    /// The rebuild that opens the barrier and decides.
+    #[must_use]
+    pub fn lead(&self) -> i64 {
+        self.leader.unwrap_or(self.rebuild_id)
+    }
+}
+
 impl FromRow<'_, PgRow> for Rebuild {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let Json(options) = row.try_get("options")?;
@@ -85,6 +178,8 @@ impl FromRow<'_, PgRow> for Rebuild {
             read_model: row.try_get("read_model")?,
             generation_id: row.try_get("generation_id")?,
             replaces: row.try_get("replaces")?,
+            leader: row.try_get("leader")?,
+            history: row.try_get::<Option<Json<HistoryRead>>, _>("history")?.map(|Json(history)| history),
             options,
             ends: ends.map(|Json(rows)| from_rows(rows)),
             finding: row.try_get("finding")?,
@@ -104,17 +199,9 @@ pub(super) fn from_rows(rows: Vec<(String, i32, i64)>) -> Ends {
     rows.into_iter().map(|(topic, number, end)| (Partition { topic: topic.into(), number }, end)).collect()
 }
 
-const REBUILD: &str = "select rebuild_id, read_model, generation_id, replaces, options, ends, finding, promote,
+const REBUILD: &str = "select rebuild_id, read_model, generation_id, replaces, leader, options, ends, history, finding,
+    promote,
     case when held_until > now() then holder_name end as driver, asked_by, outcome from rebuild";
-
-/// The right to change a rebuild: its driver's fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// The rebuild.
-    pub rebuild_id: i64,
-    /// The fence.
-    pub fence: i64,
-}
 
 impl Control {
     /// All rebuilds under way, by read model.
@@ -144,207 +231,65 @@ impl Control {
         Ok(sqlx::query_as(AssertSqlSafe(sql)).bind(read_model).fetch_optional(self.pool()).await?)
     }
 
-    /// Begins a rebuild: a planned generation, and the work to make it live.
+    /// Those that go live with a rebuild that leads them.
     ///
     /// # Errors
-    /// [`ControlError::Refused`], with who is at work, if another one is under way, or if nothing is live.
-    pub async fn start_rebuild(
-        &self,
-        read_model: &str,
-        fingerprint: &str,
-        config: &str,
-        topics: &BTreeMap<String, i32>,
-        options: &Options,
-        actor: Actor<'_>,
-    ) -> Result<Rebuild, ControlError> {
-        let mut tx = self.durable().await?;
-        let live = self.may_start(&mut tx, read_model).await?;
-        let generation = insert(&mut tx, State::Planned, read_model, fingerprint, config, topics).await?;
-        log(&mut tx, generation.generation_id, State::Planned.name(), actor).await?;
-        let id = begin(&mut tx, &live, generation.generation_id, options, actor).await?;
-        tx.commit().await?;
-        self.rebuild(id).await
+    /// [`ControlError`].
+    pub async fn rebuilds_led_by(&self, rebuild_id: i64) -> Result<Vec<Rebuild>, ControlError> {
+        let sql = format!("{REBUILD} where leader = $1 and outcome is null order by rebuild_id");
+        Ok(sqlx::query_as(AssertSqlSafe(sql)).bind(rebuild_id).fetch_all(self.pool()).await?)
     }
 
-    /// Begins the way to a generation that was live before and is still fed: back, or forward again.
+    /// Begins rebuilds that go live together, all or none: of each a planned generation, and the work to make it live.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`], with who is at work, if another one of them is under way, or if nothing is live.
+    pub async fn start_rebuilds(&self, all: &[New<'_>], actor: Actor<'_>) -> Result<Vec<Rebuild>, ControlError> {
+        let mut all = all.to_vec();
+        // In one order, so that two who start at once don't wait for each other.
+        all.sort_by_key(|new| new.read_model);
+        let mut tx = self.durable().await?;
+        let (mut ids, mut leader) = (Vec::new(), None);
+        for New { read_model, fingerprint, config, topics, options } in all {
+            let live = may_start(&mut tx, read_model).await?;
+            let generation = insert(&mut tx, State::Planned, read_model, fingerprint, config, topics).await?;
+            log(&mut tx, generation.generation_id, State::Planned.name(), actor).await?;
+            let id = begin(&mut tx, &live, generation.generation_id, leader, options, actor).await?;
+            leader = leader.or(Some(id));
+            ids.push(id);
+        }
+        tx.commit().await?;
+        self.rebuilds_of(&ids).await
+    }
+
+    /// Begins the way to generations that were live before and are still fed: back, or forward again, all or none.
     ///
     /// # Errors
     /// [`ControlError::Refused`] if there is none, or another rebuild is under way.
-    pub async fn start_way_back(
+    pub async fn start_ways_back(
         &self,
-        read_model: &str,
+        read_models: &[String],
         options: &Options,
         actor: Actor<'_>,
-    ) -> Result<Rebuild, ControlError> {
+    ) -> Result<Vec<Rebuild>, ControlError> {
+        let mut names = read_models.to_vec();
+        names.sort();
         let mut tx = self.durable().await?;
-        let live = self.may_start(&mut tx, read_model).await?;
-        let target: Option<(i64, bool, Option<String>)> = sqlx::query_as(
-            "select generation_id, paused, paused_why from generation where read_model = $1 and state = 'retired'
-             order by updated_at desc limit 1 for update",
-        )
-        .bind(read_model)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let target = match target {
-            Some((id, false, _)) => id,
-            Some((_, true, why)) => {
-                let why = why.unwrap_or_else(|| "no reason given".to_owned());
-                return Err(ControlError::Refused(format!(
-                    "{read_model}: its former generation isn't fed any more ({why}); `projector rebuild resume {read_model}` \
-                     feeds it again"
-                )));
-            }
-            None => {
-                return Err(ControlError::Refused(format!(
-                    "{read_model}: no former generation is fed any more; undo the change in its file and rebuild it"
-                )));
-            }
-        };
-        let id = begin(&mut tx, &live, target, options, actor).await?;
-        tx.commit().await?;
-        self.rebuild(id).await
-    }
-
-    /// The live generation, locked against a second start.
-    async fn may_start(
-        &self,
-        tx: &mut Transaction<'_, Postgres>,
-        read_model: &str,
-    ) -> Result<Generation, ControlError> {
-        let sql = format!(
-            "select {} from generation where read_model = $1 and state = 'live' for update",
-            super::generation::COLUMNS
-        );
-        let live: Option<Generation> =
-            sqlx::query_as(AssertSqlSafe(sql)).bind(read_model).fetch_optional(&mut **tx).await?;
-        let Some(live) = live else {
-            let message = format!("no read model `{read_model}` is live; `projector apply` creates it");
-            return Err(ControlError::Refused(message));
-        };
-        let sql = format!("{REBUILD} where read_model = $1 and outcome is null");
-        let other: Option<Rebuild> =
-            sqlx::query_as(AssertSqlSafe(sql)).bind(read_model).fetch_optional(&mut **tx).await?;
-        match other {
-            None => Ok(live),
-            Some(other) => Err(ControlError::Refused(format!(
-                "{read_model} is being rebuilt already: asked for by {}, {}; see `projector rebuild status`, or end it with \
-                 `projector rebuild abort {read_model}`",
-                other.asked_by,
-                other.driver.map_or_else(|| "a host goes on with it".to_owned(), |who| format!("held by {who}")),
-            ))),
+        let (mut ids, mut leader) = (Vec::new(), None);
+        for name in &names {
+            let live = may_start(&mut tx, name).await?;
+            let target = former(&mut tx, name).await?;
+            let id = begin(&mut tx, &live, target, leader, options, actor).await?;
+            leader = leader.or(Some(id));
+            ids.push(id);
         }
-    }
-
-    /// Takes a rebuild that nobody drives, or that we drive already.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn hold(&self, rebuild_id: i64, holder: Uuid, name: &str) -> Result<Option<Hold>, ControlError> {
-        let fence: Option<i64> = sqlx::query_scalar(
-            "update rebuild set holder = $2, holder_name = $3, held_until = now() + make_interval(secs => $4), fence = fence + 1
-             where rebuild_id = $1 and outcome is null and (held_until is null or held_until < now() or holder = $2)
-             returning fence",
-        )
-        .bind(rebuild_id)
-        .bind(holder)
-        .bind(name)
-        .bind(f64::from(LEASE_S))
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(fence.map(|fence| Hold { rebuild_id, fence }))
-    }
-
-    /// Keeps it. False when it is somebody else's by now, or over.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn keep(&self, hold: Hold) -> Result<bool, ControlError> {
-        let kept = sqlx::query(
-            "update rebuild set held_until = now() + make_interval(secs => $3)
-             where rebuild_id = $1 and fence = $2 and outcome is null",
-        )
-        .bind(hold.rebuild_id)
-        .bind(hold.fence)
-        .bind(f64::from(LEASE_S))
-        .execute(self.pool())
-        .await?;
-        Ok(kept.rows_affected() > 0)
-    }
-
-    /// Lets go of it, so that the next one needn't wait for the lease to end.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn let_go(&self, hold: Hold) -> Result<(), ControlError> {
-        sqlx::query("update rebuild set held_until = null where rebuild_id = $1 and fence = $2")
-            .bind(hold.rebuild_id)
-            .bind(hold.fence)
-            .execute(self.pool())
-            .await?;
-        Ok(())
-    }
-
-    /// Moves the rebuild's generation a step on.
-    ///
-    /// # Errors
-    /// [`ControlError::Refused`] when somebody else drives it by now.
-    pub async fn rebuild_step(
-        &self,
-        hold: Hold,
-        from: &[State],
-        to: State,
-        actor: Actor<'_>,
-    ) -> Result<bool, ControlError> {
-        let mut tx = self.held(hold).await?;
-        let id: i64 = sqlx::query_scalar("select generation_id from rebuild where rebuild_id = $1")
-            .bind(hold.rebuild_id)
-            .fetch_one(&mut *tx)
-            .await?;
-        let moved = step(&mut tx, id, from, to, actor).await?;
         tx.commit().await?;
-        Ok(moved)
+        self.rebuilds_of(&ids).await
     }
 
-    /// Notes where the topics end now that the replay begins; once.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn rebuild_ends(&self, hold: Hold, ends: &Ends) -> Result<(), ControlError> {
-        let mut tx = self.held(hold).await?;
-        sqlx::query("update rebuild set ends = coalesce(ends, $2) where rebuild_id = $1")
-            .bind(hold.rebuild_id)
-            .bind(to_rows(ends))
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx.commit().await?)
-    }
-
-    /// Notes what was found at the barrier.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn rebuild_finding(&self, hold: Hold, finding: &serde_json::Value) -> Result<(), ControlError> {
-        let mut tx = self.held(hold).await?;
-        sqlx::query("update rebuild set finding = $2 where rebuild_id = $1")
-            .bind(hold.rebuild_id)
-            .bind(finding)
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx.commit().await?)
-    }
-
-    /// The rebuild is done.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn rebuild_done(&self, hold: Hold) -> Result<(), ControlError> {
-        let mut tx = self.held(hold).await?;
-        sqlx::query("update rebuild set outcome = 'done', ended_at = now(), held_until = null where rebuild_id = $1")
-            .bind(hold.rebuild_id)
-            .execute(&mut *tx)
-            .await?;
-        notify(&mut tx).await?;
-        Ok(tx.commit().await?)
+    async fn rebuilds_of(&self, ids: &[i64]) -> Result<Vec<Rebuild>, ControlError> {
+        let sql = format!("{REBUILD} where rebuild_id = any($1) order by rebuild_id");
+        Ok(sqlx::query_as(AssertSqlSafe(sql)).bind(ids).fetch_all(self.pool()).await?)
     }
 
     /// An operator lets it go live. `despite`: whatever differs.
@@ -356,9 +301,9 @@ impl Control {
         sqlx::query(
             "update rebuild set promote = true, finding = null,
                  options = case when $2 then options || '{\"despite\": true}' else options end
-             where rebuild_id = $1 and outcome is null",
+             where (rebuild_id = $1 or leader = $1) and outcome is null",
         )
-        .bind(rebuild.rebuild_id)
+        .bind(rebuild.lead())
         .bind(despite)
         .execute(&mut *tx)
         .await?;
@@ -368,14 +313,15 @@ impl Control {
         Ok(tx.commit().await?)
     }
 
-    /// Ends a rebuild before its generation is live: the generation is abandoned, or stays retired if it was that.
+    /// Ends a rebuild before its generation is live, with all that go live with it: their generations are abandoned, or stay
+    /// retired if they were that.
     ///
     /// # Errors
     /// [`ControlError::Refused`] once the decision has fallen.
     pub async fn abort_rebuild(&self, rebuild: &Rebuild, actor: Actor<'_>) -> Result<(), ControlError> {
         let mut tx = self.durable().await?;
         sqlx::query("select from rebuild where rebuild_id = $1 for update")
-            .bind(rebuild.rebuild_id)
+            .bind(rebuild.lead())
             .execute(&mut *tx)
             .await?;
         // Who decides locks the same row.
@@ -383,7 +329,7 @@ impl Control {
             "select exists (select from barrier where rebuild_id = $1 and state = 'decided')
                  or (select outcome from rebuild where rebuild_id = $1) is not null",
         )
-        .bind(rebuild.rebuild_id)
+        .bind(rebuild.lead())
         .fetch_one(&mut *tx)
         .await?;
         if late {
@@ -392,39 +338,72 @@ impl Control {
                 rebuild.read_model
             )));
         }
-        sqlx::query(
-            "update rebuild set outcome = 'aborted', ended_at = now(), held_until = null, fence = fence + 1 where rebuild_id = $1",
+        let targets: Vec<i64> = sqlx::query_scalar(
+            "update rebuild set outcome = 'aborted', ended_at = now(), held_until = null, fence = fence + 1
+             where rebuild_id = $1 or leader = $1 returning generation_id",
         )
-        .bind(rebuild.rebuild_id)
-        .execute(&mut *tx)
+        .bind(rebuild.lead())
+        .fetch_all(&mut *tx)
         .await?;
         sqlx::query("update barrier set state = 'released' where rebuild_id = $1 and state <> 'released'")
-            .bind(rebuild.rebuild_id)
+            .bind(rebuild.lead())
             .execute(&mut *tx)
             .await?;
         let shadow = [State::Planned, State::Replaying, State::CatchingUp, State::Converged, State::Verified];
-        step(&mut tx, rebuild.generation_id, &shadow, State::Abandoned, actor).await?;
+        for target in targets {
+            step(&mut tx, target, &shadow, State::Abandoned, actor).await?;
+        }
         notify(&mut tx).await?;
         Ok(tx.commit().await?)
     }
+}
 
-    /// A transaction of the rebuild's driver.
-    pub(super) async fn held(&self, hold: Hold) -> Result<Transaction<'static, Postgres>, ControlError> {
-        let mut tx = self.durable().await?;
-        let row: Option<(i64, Option<String>, Option<String>)> =
-            sqlx::query_as("select fence, holder_name, outcome from rebuild where rebuild_id = $1 for update")
-                .bind(hold.rebuild_id)
-                .fetch_optional(&mut *tx)
-                .await?;
-        match row {
-            Some((fence, _, None)) if fence == hold.fence => Ok(tx),
-            Some((_, _, Some(outcome))) => Err(ControlError::Refused(format!("the rebuild is over: {outcome}"))),
-            Some((_, holder, None)) => Err(ControlError::Refused(format!(
-                "the rebuild is driven by {} by now",
-                holder.unwrap_or_else(|| "somebody else".to_owned())
-            ))),
-            None => Err(ControlError::Refused("there is no such rebuild any more".to_owned())),
+/// The live generation, locked against a second start.
+async fn may_start(tx: &mut Transaction<'_, Postgres>, read_model: &str) -> Result<Generation, ControlError> {
+    let sql = format!(
+        "select {} from generation where read_model = $1 and state = 'live' for update",
+        super::generation::COLUMNS
+    );
+    let live: Option<Generation> =
+        sqlx::query_as(AssertSqlSafe(sql)).bind(read_model).fetch_optional(&mut **tx).await?;
+    let Some(live) = live else {
+        let message = format!("no read model `{read_model}` is live; `projector apply` creates it");
+        return Err(ControlError::Refused(message));
+    };
+    let sql = format!("{REBUILD} where read_model = $1 and outcome is null");
+    let other: Option<Rebuild> = sqlx::query_as(AssertSqlSafe(sql)).bind(read_model).fetch_optional(&mut **tx).await?;
+    match other {
+        None => Ok(live),
+        Some(other) => Err(ControlError::Refused(format!(
+            "{read_model} is being rebuilt already: asked for by {}, {}; see `projector rebuild status`, or end it with \
+             `projector rebuild abort {read_model}`",
+            other.asked_by,
+            other.driver.map_or_else(|| "a host goes on with it".to_owned(), |who| format!("held by {who}")),
+        ))),
+    }
+}
+
+/// The former generation that is still fed, locked against its end.
+async fn former(tx: &mut Transaction<'_, Postgres>, read_model: &str) -> Result<i64, ControlError> {
+    let target: Option<(i64, bool, Option<String>)> = sqlx::query_as(
+        "select generation_id, paused, paused_why from generation where read_model = $1 and state = 'retired'
+         order by updated_at desc limit 1 for update",
+    )
+    .bind(read_model)
+    .fetch_optional(&mut **tx)
+    .await?;
+    match target {
+        Some((id, false, _)) => Ok(id),
+        Some((_, true, why)) => {
+            let why = why.unwrap_or_else(|| "no reason given".to_owned());
+            Err(ControlError::Refused(format!(
+                "{read_model}: its former generation isn't fed any more ({why}); `projector rebuild resume {read_model}` feeds \
+                 it again"
+            )))
         }
+        None => Err(ControlError::Refused(format!(
+            "{read_model}: no former generation is fed any more; undo the change in its file and rebuild it"
+        ))),
     }
 }
 
@@ -432,16 +411,18 @@ async fn begin(
     tx: &mut Transaction<'_, Postgres>,
     live: &Generation,
     target: i64,
+    leader: Option<i64>,
     options: &Options,
     actor: Actor<'_>,
 ) -> Result<i64, ControlError> {
     let id = sqlx::query_scalar(
-        "insert into rebuild (read_model, generation_id, replaces, options, asked_by) values ($1, $2, $3, $4, $5)
+        "insert into rebuild (read_model, generation_id, replaces, leader, options, asked_by) values ($1, $2, $3, $4, $5, $6)
          returning rebuild_id",
     )
     .bind(&live.read_model)
     .bind(target)
     .bind(live.generation_id)
+    .bind(leader)
     .bind(Json(options))
     .bind(actor.who)
     .fetch_one(&mut **tx)

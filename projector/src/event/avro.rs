@@ -234,7 +234,7 @@ fn blocks(rest: &mut &[u8], mut item: impl FnMut(&mut &[u8]) -> Result<(), AvroE
     }
 }
 
-fn timestamp(value: i64, units: i64) -> Result<DateTime<Utc>, AvroError> {
+pub(super) fn timestamp(value: i64, units: i64) -> Result<DateTime<Utc>, AvroError> {
     let (seconds, fraction) = (value.div_euclid(units), value.rem_euclid(units));
     let nanos = u32::try_from(fraction * (1_000_000_000 / units)).map_err(|_| AvroError::Invalid("timestamp"))?;
     Utc.timestamp_opt(seconds, nanos).single().ok_or(AvroError::Invalid("timestamp"))

@@ -16,6 +16,8 @@ pub struct EventType {
     pub version: u32,
     /// The type of its data in that version.
     pub kind: Kind,
+    /// The paths of the fields that its schema marks as personal data: `name`, `readers[].name`.
+    pub personal: Vec<String>,
 }
 
 /// All event types.
@@ -84,7 +86,10 @@ impl Catalog {
             })?;
             // Files come by rising version, so the last of a major is what its readers know.
             catalog.readers.insert((file.event.clone(), file.major), file.schema.clone());
-            let newest = EventType { aggregate_type: file.aggregate.clone(), version: file.major, kind: shape.kind() };
+            let mut personal = Vec::new();
+            find_personal(&file.schema, "", &mut personal);
+            let newest =
+                EventType { aggregate_type: file.aggregate.clone(), version: file.major, kind: shape.kind(), personal };
             match catalog.newest.get(&file.event) {
                 Some(known) if known.version > file.major => {}
                 _ => _ = catalog.newest.insert(file.event.clone(), newest),
@@ -185,5 +190,24 @@ impl Catalog {
             self.upcasters.insert((file.event, file.from), upcaster);
         }
         Ok(())
+    }
+}
+
+/// The fields that are marked `"personal": true`, by their paths. A record that is named again is looked at where it is declared.
+fn find_personal(schema: &Schema, path: &str, found: &mut Vec<String>) {
+    match schema {
+        Schema::Record(record) => {
+            for field in &record.fields {
+                let path = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
+                if field.custom_attributes.get("personal").is_some_and(|mark| mark.as_bool() == Some(true)) {
+                    found.push(path);
+                } else {
+                    find_personal(&field.schema, &path, found);
+                }
+            }
+        }
+        Schema::Array(items) => find_personal(&items.items, &format!("{path}[]"), found),
+        Schema::Union(union) => union.variants().iter().for_each(|variant| find_personal(variant, path, found)),
+        _ => {}
     }
 }

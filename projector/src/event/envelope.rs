@@ -124,11 +124,11 @@ impl Envelope {
         })
     }
 
-    /// What programs see as `%`, with the payload as `%data`.
+    /// What programs see as `%`, with the payload as `%data` and what was looked up for it.
     #[must_use]
-    pub fn to_value(&self, data: Value) -> Value {
+    pub fn to_value(&self, data: Value, looked_up: Option<&Object>) -> Value {
         let text = |s: &str| Value::from(s);
-        Value::Object(Object::from([
+        let mut seen = Object::from([
             ("id".into(), text(&self.id.to_string())),
             ("type".into(), text(&self.event_type)),
             ("version".into(), Value::Integer(i64::from(self.schema_version))),
@@ -137,12 +137,19 @@ impl Envelope {
             ("sequence".into(), Value::Integer(self.reference.sequence)),
             ("occurred_at".into(), Value::Timestamp(self.occurred_at)),
             ("data".into(), data),
-        ]))
+        ]);
+        seen.extend(looked_up.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
+        Value::Object(seen)
     }
 
     /// The type of [`Envelope::to_value`] for a payload of type `data`.
     #[must_use]
     pub fn kind(data: Kind) -> Kind {
+        Self::kind_with(data, [])
+    }
+
+    /// [`Envelope::kind`] with what is looked up.
+    pub fn kind_with<'a>(data: Kind, looked_up: impl IntoIterator<Item = (&'a str, Kind)>) -> Kind {
         let fields = crate::expr::Collection::empty()
             .with_known("id", Kind::bytes())
             .with_known("type", Kind::bytes())
@@ -152,7 +159,7 @@ impl Envelope {
             .with_known("sequence", Kind::integer())
             .with_known("occurred_at", Kind::timestamp())
             .with_known("data", data);
-        Kind::object(fields)
+        Kind::object(looked_up.into_iter().fold(fields, |fields, (name, kind)| fields.with_known(name, kind)))
     }
 }
 

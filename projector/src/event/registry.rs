@@ -1,9 +1,16 @@
-//! Payloads in the Confluent wire format: a zero, the schema's id in the registry (big endian), the Avro datum.
+//! Payloads, in whichever form the connector was told to send them:
+//!
+//! - the command side's own Avro in the Confluent wire format (a zero, the schema's id in the registry, big endian, the datum): what
+//!   connectors/outbox.json does, and the only form that no converter has touched;
+//! - for outboxes that keep JSON: that JSON as text in an Avro string or a JSON string (`table.expand.json.payload=false`), or
+//!   expanded into an Avro record of Connect's making or plain JSON (`true`). It is read as the newest minor of the event's
+//!   schema in the folder; what it leaves out has the schema's default.
 
 use super::{AvroError, Catalog, Envelope, Shape};
-use crate::expr::{RunError, Value};
+use crate::expr::{RunError, Value, json};
 use apache_avro::Schema;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
+use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -14,9 +21,12 @@ pub enum DecodeError {
     /// The registry is down or slow. Try again; not the event's fault.
     #[error("the schema registry is not available: {0}")]
     Registry(String),
-    /// The payload isn't in the Confluent wire format.
-    #[error("the payload doesn't begin with a zero byte and a schema id")]
+    /// The payload is in none of the forms.
+    #[error("the payload is neither JSON nor does it begin with a zero byte and a schema id")]
     WireFormat,
+    /// JSON that isn't what the event's schema says.
+    #[error("the payload's JSON: {0}")]
+    Json(String),
     /// The registry has no such schema.
     #[error("schema {id} can't be used: {reason}")]
     Schema {
@@ -49,11 +59,23 @@ impl DecodeError {
     }
 }
 
+/// What a schema id stands for.
+#[derive(Clone)]
+enum Form {
+    /// The event itself.
+    Event(Arc<Shape>),
+    /// Something that Connect made of JSON.
+    Connects(Arc<Shape>),
+}
+
+/// The record that Connect's converters make where nobody has named one.
+const CONNECTS_RECORD: &str = "ConnectDefault";
+
 /// Reads payloads. Asks the registry once for each schema id.
 pub struct Decoder {
     catalog: Arc<Catalog>,
     registry: SrSettings,
-    shapes: RwLock<HashMap<u32, Arc<Shape>>>,
+    forms: RwLock<HashMap<u32, Form>>,
 }
 
 impl Decoder {
@@ -65,7 +87,7 @@ impl Decoder {
         let mut settings = SrSettings::new_builder(url.to_owned());
         settings.set_timeout(Duration::from_secs(5));
         let registry = settings.build().map_err(|e| DecodeError::Registry(e.to_string()))?;
-        Ok(Self { catalog, registry, shapes: RwLock::default() })
+        Ok(Self { catalog, registry, forms: RwLock::default() })
     }
 
     /// Reads an event's payload in the newest version of its type.
@@ -73,34 +95,82 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError`].
     pub async fn decode(&self, event: &Envelope, payload: &[u8]) -> Result<Value, DecodeError> {
-        let [0, a, b, c, d, datum @ ..] = payload else { return Err(DecodeError::WireFormat) };
-        let id = u32::from_be_bytes([*a, *b, *c, *d]);
-        let known = self.shapes.read().ok().and_then(|shapes| shapes.get(&id).cloned());
-        let shape = match known {
-            Some(shape) => shape,
-            None => self.fetch(id, event).await?,
+        let data = match payload {
+            [0, a, b, c, d, datum @ ..] => {
+                let id = u32::from_be_bytes([*a, *b, *c, *d]);
+                let known = self.forms.read().ok().and_then(|forms| forms.get(&id).cloned());
+                let form = match known {
+                    Some(form) => form,
+                    None => self.fetch(id, event).await?,
+                };
+                let avro = |error| DecodeError::Avro { id, error };
+                match form {
+                    Form::Event(shape) => shape.read(datum).map_err(avro)?,
+                    Form::Connects(shape) => self.of_json(event, json::to_json(&shape.read(datum).map_err(avro)?))?,
+                }
+            }
+            text => self.of_json(event, serde_json::from_slice(text).map_err(|_| DecodeError::WireFormat)?)?,
         };
-        let data = shape.read(datum).map_err(|error| DecodeError::Avro { id, error })?;
         let lifted = self.catalog.lift(&event.event_type, event.schema_version, data);
         lifted.map_err(|(version, error)| DecodeError::Upcast(version, error))
     }
 
-    async fn fetch(&self, id: u32, event: &Envelope) -> Result<Arc<Shape>, DecodeError> {
+    /// An event's data from JSON, or from a text that holds JSON.
+    fn of_json(&self, event: &Envelope, json: Json) -> Result<Value, DecodeError> {
+        let mut json = match json {
+            Json::String(text) => serde_json::from_str(&text).map_err(|e| DecodeError::Json(e.to_string()))?,
+            json => json,
+        };
+        let reader = self.reader(event)?;
+        fill_in(&mut json, reader);
+        let shape = Shape::new(reader).map_err(|e| DecodeError::Json(e.to_string()))?;
+        shape.read_json(&json).map_err(|found| {
+            let found = found.iter().map(|m| format!("{}: {}; {}", m.path.join("."), m.reason, m.help));
+            DecodeError::Json(found.collect::<Vec<_>>().join("; "))
+        })
+    }
+
+    fn reader(&self, event: &Envelope) -> Result<&Schema, DecodeError> {
+        let unknown = || DecodeError::Unknown(Arc::clone(&event.event_type), event.schema_version);
+        self.catalog.reader(&event.event_type, event.schema_version).ok_or_else(unknown)
+    }
+
+    async fn fetch(&self, id: u32, event: &Envelope) -> Result<Form, DecodeError> {
         let unusable = |reason: String| DecodeError::Schema { id, reason };
         let registered = get_schema_by_id(id, &self.registry)
             .await
             .map_err(|e| if e.retriable { DecodeError::Registry(e.to_string()) } else { unusable(e.to_string()) })?;
         let writer = Schema::parse_str(&registered.schema).map_err(|e| unusable(e.to_string()))?;
         let name = writer.name().map(|name| name.name().to_owned()).unwrap_or_default();
-        if name != *event.event_type {
+        let form = if matches!(writer, Schema::String) || name == CONNECTS_RECORD {
+            Form::Connects(Arc::new(Shape::new(&writer).map_err(|e| unusable(e.to_string()))?))
+        } else if name == *event.event_type {
+            let shape = Shape::resolve(&writer, self.reader(event)?).map_err(|e| unusable(e.to_string()))?;
+            Form::Event(Arc::new(shape))
+        } else {
             return Err(unusable(format!("it is of `{name}`, but the event's header says `{}`", event.event_type)));
+        };
+        if let Ok(mut forms) = self.forms.write() {
+            forms.insert(id, form.clone());
         }
-        let unknown = || DecodeError::Unknown(Arc::clone(&event.event_type), event.schema_version);
-        let reader = self.catalog.reader(&event.event_type, event.schema_version).ok_or_else(unknown)?;
-        let shape = Arc::new(Shape::resolve(&writer, reader).map_err(|e| unusable(e.to_string()))?);
-        if let Ok(mut shapes) = self.shapes.write() {
-            shapes.insert(id, Arc::clone(&shape));
+        Ok(form)
+    }
+}
+
+/// Gives what JSON leaves out its default.
+fn fill_in(json: &mut Json, schema: &Schema) {
+    match (schema, json) {
+        (Schema::Record(record), Json::Object(fields)) => {
+            for field in &record.fields {
+                match (fields.get_mut(&field.name), &field.default) {
+                    (Some(value), _) => fill_in(value, &field.schema),
+                    (None, Some(default)) => _ = fields.insert(field.name.clone(), default.clone()),
+                    (None, None) => {}
+                }
+            }
         }
-        Ok(shape)
+        (Schema::Array(array), Json::Array(items)) => items.iter_mut().for_each(|item| fill_in(item, &array.items)),
+        (Schema::Union(union), json) => union.variants().iter().for_each(|variant| fill_in(json, variant)),
+        _ => {}
     }
 }

@@ -1,5 +1,8 @@
-//! Events that people write by hand, in tests and examples: JSON taken at a schema's word. What the schema doesn't have is an
-//! error with its path; what the writer left out gets a value that shows where it comes from.
+//! JSON taken at a schema's word.
+//!
+//! Events that people write by hand, in tests and examples: what the schema doesn't have is an error with its path; what the
+//! writer left out gets a value that shows where it comes from. And events of outboxes that keep JSON: there, what the schema
+//! doesn't have is passed over, as a reader of Avro would, and what is left out is null or an error.
 
 use super::Shape;
 use crate::expr::{Object, Value, json};
@@ -32,9 +35,29 @@ impl Shape {
     /// # Errors
     /// Everything in it that the schema doesn't allow.
     pub fn typed(&self, given: &Json, sample: &Sample) -> Result<Value, Vec<Mismatch>> {
+        self.type_json(given, Some(sample))
+    }
+
+    /// The value that an event's JSON stands for. Times are RFC 3339 texts or numbers of the schema's unit.
+    ///
+    /// # Errors
+    /// Everything in it that the schema doesn't allow.
+    pub fn read_json(&self, given: &Json) -> Result<Value, Vec<Mismatch>> {
+        self.type_json(given, None)
+    }
+
+    fn type_json(&self, given: &Json, sample: Option<&Sample>) -> Result<Value, Vec<Mismatch>> {
         let mut typing = Typing { sample, path: Vec::new(), found: Vec::new() };
         let value = typing.value(self, given);
         if typing.found.is_empty() { Ok(value) } else { Err(typing.found) }
+    }
+
+    fn takes_null(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Union(branches) => branches.contains(&Self::Null),
+            _ => false,
+        }
     }
 
     /// A value of this shape for a field that nobody gave.
@@ -80,7 +103,8 @@ impl Shape {
 }
 
 struct Typing<'a> {
-    sample: &'a Sample,
+    /// None for events that are no examples.
+    sample: Option<&'a Sample>,
     path: Vec<String>,
     found: Vec<Mismatch>,
 }
@@ -104,6 +128,14 @@ impl Typing<'_> {
                     Err(_) => self.mismatch(shape, given),
                 }
             }
+            (Shape::Timestamp(units), Json::Number(n)) if self.sample.is_none() => {
+                let at = n.as_i64().and_then(|n| super::avro::timestamp(n, *units).ok());
+                at.map_or_else(|| self.mismatch(shape, given), Value::Timestamp)
+            }
+            (Shape::Date, Json::Number(n)) if self.sample.is_none() => {
+                let at = n.as_i64().and_then(|days| super::avro::timestamp(days.checked_mul(86_400)?, 1).ok());
+                at.map_or_else(|| self.mismatch(shape, given), Value::Timestamp)
+            }
             (Shape::Array(items), Json::Array(given)) => {
                 let items =
                     given.iter().enumerate().map(|(n, item)| self.within(n.to_string(), |t| t.value(items, item)));
@@ -120,7 +152,8 @@ impl Typing<'_> {
                 let known = |name: &str| {
                     fields.iter().any(|(n, _)| n.as_str() == name) || defaults.iter().any(|(n, _)| n.as_str() == name)
                 };
-                for name in given.keys().filter(|name| !known(name)) {
+                let strict = self.sample.is_some();
+                for name in given.keys().filter(|name| strict && !known(name)) {
                     let names = fields.iter().map(|(n, _)| n.as_str()).chain(defaults.iter().map(|(n, _)| n.as_str()));
                     let names = names.collect::<Vec<_>>().join(", ");
                     self.within(name.clone(), |t| {
@@ -131,7 +164,11 @@ impl Typing<'_> {
                 for (name, shape) in fields {
                     let value = match given.get(name.as_str()) {
                         Some(value) => self.within(name.to_string(), |typing| typing.value(shape, value)),
-                        None => shape.sample(name, self.sample),
+                        None => match self.sample {
+                            Some(sample) => shape.sample(name, sample),
+                            None if shape.takes_null() => Value::Null,
+                            None => self.within(name.to_string(), |typing| typing.mismatch(shape, &Json::Null)),
+                        },
                     };
                     record.insert(name.clone(), value);
                 }
@@ -214,6 +251,16 @@ mod tests {
         let expected = json!({"loan_id": "l-1", "title": "title", "days": 14, "note": null, "due": "1970-01-01T00:00:00.000000Z",
             "copies": [{"shelf": "shelf"}]});
         assert_eq!(json::to_json(&value), serde_json::from_value::<Json>(expected).unwrap());
+    }
+
+    #[test]
+    fn an_events_json_lacks_nothing_and_may_have_more() {
+        let full = json!({"loan_id": "l-1", "title": "Emma", "days": 14, "due": 1_000_000, "copies": [{"shelf": "A"}], "new": 1});
+        let value = loan().read_json(&full).unwrap();
+        assert_eq!(json::to_json(&value)["due"], "1970-01-01T00:00:01.000000Z");
+        assert_eq!((json::to_json(&value)["note"].clone(), json::to_json(&value).get("new")), (Json::Null, None));
+        let found = loan().read_json(&json!({"loan_id": "l-1", "days": 1.5, "due": "soon", "copies": []})).unwrap_err();
+        assert_eq!(found.iter().map(|m| m.path.join(".")).collect::<Vec<_>>(), ["title", "days", "due"], "{found:?}");
     }
 
     #[test]

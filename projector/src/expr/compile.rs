@@ -147,6 +147,18 @@ impl Program {
             .collect()
     }
 
+    /// The event's fields that the program reads, by their first name.
+    #[must_use]
+    pub fn reads(&self) -> BTreeSet<String> {
+        let paths = self.inner.info().target_queries.iter().filter(|path| path.prefix == PathPrefix::Metadata);
+        paths
+            .filter_map(|path| match path.path.segments.first() {
+                Some(OwnedSegment::Field(field)) => Some(field.to_string()),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Whether a run can stop with an error, so that the caller must keep the document as it was.
     #[must_use]
     pub fn can_fail(&self) -> bool {

@@ -1,26 +1,21 @@
 //! Doing what [`super::machine`] says, one step at a time, each safe to be done again.
 
 use super::compare::{Difference, compare, sample};
-use super::machine::{At, Step, View, next};
+use super::machine::{Step, next};
+use super::past;
+use super::sight::{Pair, Sight};
+use super::site::{JobError, Site, Status, first_gone, status_of};
 use crate::apply::Partition;
-use crate::control::{
-    Actor, Arrival, Barrier, Control, ControlError, Ends, Generation, Hold, Member, Phase, ProgressMap, Rebuild, State,
-    Verify,
-};
-use crate::event::Catalog;
-use crate::host::{self, HostError};
-use crate::projection::{Compiled, Store};
-use crate::sink::redis::neighbour;
-use crate::sink::{Sink, SinkError, StoreUrls};
-use crate::source::{Bounds, KafkaConfig, SourceError, bounds};
+use crate::control::{Actor, Barrier, Control, ControlError, Ends, Generation, Hold, Origin, State, Verify};
+use crate::host;
+use crate::sink::Sink;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// Both generations must stand at the place within this time; else all are let go, and it is tried again.
 const BARRIER_S: f64 = 2.0;
@@ -32,48 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Where something is awaited at a barrier, every millisecond is one that readers of new events wait.
 const LOOK_EVERY_AT_BARRIER: Duration = Duration::from_millis(10);
 const KEEP_EVERY: Duration = Duration::from_millis(500);
-/// Messages that may be missing when a barrier is opened.
-const BEHIND_MAX: i64 = 200;
-
-/// What a job needs to reach.
-#[derive(Clone)]
-pub struct Site {
-    /// The control store.
-    pub control: Control,
-    /// The event types.
-    pub catalog: Arc<Catalog>,
-    /// The read stores.
-    pub stores: StoreUrls,
-    /// Kafka.
-    pub kafka: KafkaConfig,
-    /// Who we are, for others.
-    pub name: String,
-    /// Who we are, for the lease.
-    pub id: Uuid,
-}
-
-/// Why a job can't go on for now.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    /// The control store.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// A read store.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// Kafka.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A generation can't be opened.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The topics begin later than the history.
-    #[error("{0}")]
-    HistoryGone(String),
-    /// There is no place to build it.
-    #[error("{0}")]
-    Place(String),
-}
 
 /// How a job came to rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,35 +43,17 @@ pub enum Ending {
     TakenOver,
 }
 
-/// What can be seen of a rebuild.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// The rebuild.
-    pub rebuild: Rebuild,
-    /// The generation that is to be live.
-    pub target: Member,
-    /// The number of the one that is.
-    pub replaces: i32,
-    /// Messages that it has handled.
-    pub done: i64,
-    /// Messages that there are.
-    pub total: i64,
-    /// Messages that the live one hasn't handled.
-    pub live_behind: i64,
-    /// Whether both stand still now.
-    pub at_barrier: bool,
-}
-
 /// A rebuild that we drive.
 pub struct Job {
-    site: Site,
-    hold: Hold,
+    pub(super) site: Site,
+    pub(super) hold: Hold,
     sinks: HashMap<i64, Arc<dyn Sink>>,
-    sample: Option<Vec<String>>,
+    /// The keys to be compared, by rebuild.
+    samples: HashMap<i64, Vec<String>>,
     next_barrier: Instant,
     barriers: u32,
     /// Whether the lease went to somebody else, or the rebuild is over.
-    lost: Arc<AtomicBool>,
+    pub(super) lost: Arc<AtomicBool>,
     keeping: JoinHandle<()>,
 }
 
@@ -151,7 +86,16 @@ impl Job {
             let lost: Arc<AtomicBool> = Arc::default();
             let keeping = keep_lease(site.control.clone(), hold, Arc::clone(&lost));
             let next_barrier = Instant::now();
-            Self { site, hold, sinks: HashMap::new(), sample: None, next_barrier, barriers: 0, lost, keeping }
+            Self {
+                site,
+                hold,
+                sinks: HashMap::new(),
+                samples: HashMap::new(),
+                next_barrier,
+                barriers: 0,
+                lost,
+                keeping,
+            }
         }))
     }
 
@@ -167,7 +111,7 @@ impl Job {
                     return ending;
                 }
                 Ok(None) => tries = 0,
-                Err(JobError::HistoryGone(reason)) => {
+                Err(JobError::HistoryGone(reason) | JobError::Place(reason)) => {
                     _ = self.site.control.let_go(self.hold).await;
                     return Ending::Stopped(reason);
                 }
@@ -194,125 +138,76 @@ impl Job {
         }
         let control = self.site.control.clone();
         let rebuild = control.rebuild(self.hold.rebuild_id).await?;
-        let (target, live) = (control.member(rebuild.generation_id).await?, control.member(rebuild.replaces).await?);
         let barrier = control.barrier_of(rebuild.rebuild_id).await?;
-        if barrier.is_none() {
-            control.inherit_skips(rebuild.generation_id).await?;
+        let mut pairs = vec![Pair::of(&control, rebuild).await?];
+        for led in control.rebuilds_led_by(self.hold.rebuild_id).await? {
+            pairs.push(Pair::of(&control, led).await?);
         }
         let status = match &barrier {
-            None => Some(status_of(&self.site, &rebuild).await?),
+            None => {
+                control.inherit_skips(pairs[0].rebuild.generation_id).await?;
+                Some(status_of(&self.site, &pairs[0].rebuild).await?)
+            }
             Some(_) => None,
         };
-        let view = self.view(&rebuild, &target, &live, barrier.as_ref(), status.as_ref()).await?;
+        let sight = Sight { control: &control, pairs: &pairs, barrier: barrier.as_ref(), status: status.as_ref() };
+        let view = sight.view().await?;
         let step = next(&view);
         if let Some(status) = &status {
             tell(status, None);
         }
-        self.take_step(step, &rebuild, &target, &live, barrier.as_ref()).await
-    }
-
-    async fn view(
-        &self,
-        rebuild: &Rebuild,
-        target: &Member,
-        live: &Member,
-        barrier: Option<&Barrier>,
-        status: Option<&Status>,
-    ) -> Result<View, JobError> {
-        let failures = self.site.control.new_failures(rebuild.generation_id, rebuild.replaces).await?;
-        let failure = failures.first().filter(|_| target.state != State::Live && !rebuild.options.back).map(|f| {
-            format!(
-                "{} at {}/{} offset {} can't be taken: {}; mend the projection and begin again, or `projector dlq show {}`",
-                f.event_type.as_deref().unwrap_or("a message"),
-                f.topic,
-                f.partition,
-                f.message_offset,
-                f.reason,
-                f.dead_letter_id
-            )
-        });
-        let finding = rebuild.finding.as_ref();
-        let here = finding.and_then(|f| f["barrier"].as_i64());
-        let behind = status.map_or(0, |s| s.total - s.done);
-        let at = match barrier {
-            Some(barrier) => Some(at(barrier, &self.site.control.arrivals(barrier.barrier_id).await?, target, live)),
-            None => None,
-        };
-        let retired = target.state == State::Retired;
-        Ok(View {
-            over: rebuild.outcome.is_some(),
-            state: target.state,
-            paused: target.paused.then(|| target.paused_why.clone().unwrap_or_else(|| "it is paused".to_owned())),
-            failure,
-            replayed: retired || self.replayed(rebuild).await?,
-            converged: status.is_some_and(|s| behind <= BEHIND_MAX.max(s.live_behind + BEHIND_MAX)),
-            promote: rebuild.promote || rebuild.options.promote,
-            compared: barrier.is_some() && here == barrier.map(|b| b.barrier_id),
-            refusal: finding.and_then(|f| f["refusal"].as_str()).map(str::to_owned),
-            barrier: at,
-        })
-    }
-
-    /// Whether the generation has all that was there when the replay began.
-    async fn replayed(&self, rebuild: &Rebuild) -> Result<bool, JobError> {
-        let Some(ends) = &rebuild.ends else { return Ok(false) };
-        let progress = self.site.control.progress(rebuild.generation_id).await?;
-        Ok(ends.iter().all(|(partition, end)| position(&progress, partition) >= *end))
+        self.take_step(step, &pairs, barrier.as_ref(), tell).await
     }
 
     async fn take_step(
         &mut self,
         step: Step,
-        rebuild: &Rebuild,
-        target: &Member,
-        live: &Member,
+        pairs: &[Pair],
         barrier: Option<&Barrier>,
+        tell: &mut impl FnMut(&Status, Option<&str>),
     ) -> Result<Option<Ending>, JobError> {
         let control = self.site.control.clone();
         let name = self.site.name.clone();
         let actor = Actor { who: &name, why: None };
+        let own = &pairs[0];
         match (step, barrier) {
             (Step::Wait, None) => tokio::time::sleep(LOOK_EVERY).await,
             (Step::Wait, Some(_)) => tokio::time::sleep(LOOK_EVERY_AT_BARRIER).await,
-            (Step::Begin, _) => self.begin(rebuild, target, actor).await?,
+            (Step::Begin, _) => self.begin(own, actor, tell).await?,
             (Step::Advance(State::CatchingUp), _) => {
-                self.sink(&target.generation)?.replaying(false).await?;
+                self.sink(&own.target.generation)?.replaying(false).await?;
                 control.rebuild_step(self.hold, &[State::Replaying], State::CatchingUp, actor).await?;
             }
-            (Step::Advance(state), _) => {
+            (Step::Advance(State::Verified), _) => {
                 let from = [State::CatchingUp, State::Converged];
-                control.rebuild_step(self.hold, &from, state, actor).await?;
+                control.set_step(self.hold, &from, State::Verified, actor).await?;
             }
-            (Step::Open, _) => {
-                if self.sample.is_none()
-                    && let Verify::Sample(count) = rebuild.options.verify
-                {
-                    let live = self.sink(&live.generation)?;
-                    self.sample = Some(sample(live.as_ref(), count).await?);
-                }
-                // The first refresh after a replay takes longest: not while both stand still.
-                self.sink(&target.generation)?.refresh().await?;
-                tokio::time::sleep_until(self.next_barrier).await;
-                let pause = Duration::from_secs((1 << self.barriers.min(5)).min(TRY_AGAIN_WITHIN_S));
-                self.next_barrier = Instant::now() + pause + Duration::from_secs_f64(BARRIER_S);
-                self.barriers += 1;
-                control.open_barrier(self.hold, BARRIER_S).await?;
+            (Step::Advance(state), _) => {
+                control.rebuild_step(self.hold, &[State::CatchingUp], state, actor).await?;
             }
-            (Step::Set(ends), Some(barrier)) => control.set_barrier(self.hold, barrier.barrier_id, &ends).await?,
+            (Step::Open, _) => self.open(pairs).await?,
+            (Step::Set(ends), Some(barrier)) => {
+                let ends = self.place(ends, pairs).await?;
+                control.set_barrier(self.hold, barrier.barrier_id, &ends).await?;
+            }
             (Step::Compare, Some(barrier)) => {
                 if control.extend_barrier(self.hold, barrier.barrier_id, COMPARE_S).await? {
-                    self.compare(rebuild, target, live, barrier).await?;
+                    for pair in pairs.iter().filter(|pair| !pair.rebuild.options.repair) {
+                        self.compare(pair, barrier).await?;
+                    }
                 }
             }
             (Step::Decide, Some(barrier)) => {
                 let decided = control.decide(self.hold, barrier.barrier_id, actor).await?;
                 if !decided {
                     control.release_barrier(self.hold, barrier.barrier_id).await?;
-                    control.rebuild_finding(self.hold, &serde_json::Value::Null).await?;
+                    for pair in pairs {
+                        control.rebuild_finding(self.hold, pair.rebuild.rebuild_id, &serde_json::Value::Null).await?;
+                    }
                 }
             }
             (Step::GoBack, Some(barrier)) => control.release_barrier(self.hold, barrier.barrier_id).await?,
-            (Step::MoveReaders, Some(barrier)) => self.move_readers(target, barrier).await?,
+            (Step::MoveReaders, Some(barrier)) => self.move_readers(pairs, barrier).await?,
             (Step::Finish, _) => {
                 control.rebuild_done(self.hold).await?;
                 return Ok(Some(Ending::Live));
@@ -325,17 +220,39 @@ impl Job {
         Ok(None)
     }
 
-    /// Makes the place, notes where the topics end, and lets the hosts feed it.
-    async fn begin(&mut self, rebuild: &Rebuild, target: &Member, actor: Actor<'_>) -> Result<(), JobError> {
+    /// Makes the place, fills it from the event store if that is asked for, notes where the topics end, and lets the hosts feed
+    /// it.
+    async fn begin(
+        &mut self,
+        own: &Pair,
+        actor: Actor<'_>,
+        tell: &mut impl FnMut(&Status, Option<&str>),
+    ) -> Result<(), JobError> {
+        let (rebuild, target) = (&own.rebuild, &own.target.generation);
+        let past = match rebuild.options.from {
+            Origin::EventStore if !rebuild.history.is_some_and(|history| history.finished) => {
+                if !past::fill(self, rebuild, target, tell).await? {
+                    return Ok(());
+                }
+                true
+            }
+            Origin::EventStore => true,
+            Origin::Kafka => false,
+        };
         let mut ends = Ends::new();
-        for (topic, count) in &target.generation.topics {
-            let bounds = bounds(&self.site.kafka, topic, *count).await?;
-            whole_history(&rebuild.read_model, topic, &bounds)?;
+        for (topic, count) in &target.topics {
+            let bounds = self.site.edges.of(topic, *count).await?;
+            if let Some(gone) = first_gone(topic, &bounds).filter(|_| !past) {
+                let name = &rebuild.read_model;
+                return Err(JobError::HistoryGone(format!(
+                    "{name}: {gone}; `projector rebuild abort {name}`, then begin again with `--from event-store`"
+                )));
+            }
             for (number, (_, end)) in bounds {
                 ends.insert(Partition { topic: topic.as_str().into(), number }, end);
             }
         }
-        let sink = self.sink(&target.generation)?;
+        let sink = self.sink(target)?;
         sink.prepare_aside().await?;
         sink.replaying(true).await?;
         self.site.control.rebuild_ends(self.hold, &ends).await?;
@@ -343,15 +260,44 @@ impl Job {
         Ok(())
     }
 
-    async fn compare(
-        &mut self,
-        rebuild: &Rebuild,
-        target: &Member,
-        live: &Member,
-        barrier: &Barrier,
-    ) -> Result<(), JobError> {
+    /// Opens a barrier, once all that takes longer is done: compiling, choosing what to compare, the first refresh after a replay.
+    async fn open(&mut self, pairs: &[Pair]) -> Result<(), JobError> {
+        for Pair { rebuild, target, live } in pairs {
+            let (new, old) = (self.sink(&target.generation)?, self.sink(&live.generation)?);
+            new.refresh().await?;
+            if let (Verify::Sample(count), false) = (rebuild.options.verify, rebuild.options.repair)
+                && !self.samples.contains_key(&rebuild.rebuild_id)
+            {
+                self.samples.insert(rebuild.rebuild_id, sample(old.as_ref(), count).await?);
+            }
+        }
+        tokio::time::sleep_until(self.next_barrier).await;
+        let pause = Duration::from_secs((1 << self.barriers.min(5)).min(TRY_AGAIN_WITHIN_S));
+        self.next_barrier = Instant::now() + pause + Duration::from_secs_f64(BARRIER_S);
+        self.barriers += 1;
+        Ok(self.site.control.open_barrier(self.hold, BARRIER_S).await?)
+    }
+
+    /// The place: where the topics end now that all owners have said where they stand. Their furthest wouldn't do: one who died
+    /// may have written beyond what it had saved, and whoever follows it begins at that.
+    async fn place(&self, said: Ends, pairs: &[Pair]) -> Result<Ends, JobError> {
+        let mut ends = said;
+        let topics = pairs.iter().flat_map(|pair| [&pair.target, &pair.live]).flat_map(|m| &m.generation.topics);
+        for (topic, count) in topics.collect::<BTreeMap<_, _>>() {
+            // Of one that is empty, whoever has read nothing stands at its beginning.
+            for (number, (_, end)) in
+                self.site.edges.of(topic, *count).await?.into_iter().filter(|(_, (low, high))| low < high)
+            {
+                let place = ends.entry(Partition { topic: topic.as_str().into(), number }).or_insert(end);
+                *place = end.max(*place);
+            }
+        }
+        Ok(ends)
+    }
+
+    async fn compare(&mut self, Pair { rebuild, target, live }: &Pair, barrier: &Barrier) -> Result<(), JobError> {
         let (old, new) = (self.sink(&live.generation)?, self.sink(&target.generation)?);
-        let (options, keys) = (&rebuild.options, self.sample.take().unwrap_or_default());
+        let (options, keys) = (&rebuild.options, self.samples.remove(&rebuild.rebuild_id).unwrap_or_default());
         let limit = Duration::from_secs_f64(COMPARE_S - 5.0);
         let compared = tokio::time::timeout(limit, compare(old.as_ref(), new.as_ref(), options.verify, &keys)).await;
         let (difference, refusal) = match compared {
@@ -367,13 +313,14 @@ impl Job {
         };
         let refusal = refusal.filter(|_| !options.despite);
         let finding = json!({"barrier": barrier.barrier_id, "refusal": refusal, "difference": difference});
-        self.site.control.rebuild_finding(self.hold, &finding).await?;
-        Ok(())
+        Ok(self.site.control.rebuild_finding(self.hold, rebuild.rebuild_id, &finding).await?)
     }
 
     /// After the decision: direct readers, then the query services, then all go on.
-    async fn move_readers(&mut self, target: &Member, barrier: &Barrier) -> Result<(), JobError> {
-        self.sink(&target.generation)?.go_live().await?;
+    async fn move_readers(&mut self, pairs: &[Pair], barrier: &Barrier) -> Result<(), JobError> {
+        for pair in pairs {
+            self.sink(&pair.target.generation)?.go_live().await?;
+        }
         let version = barrier.version.unwrap_or(i64::MAX);
         while self.site.control.serving_older_than(version).await? > 0 {
             if self.lost.load(Ordering::Relaxed) {
@@ -391,121 +338,5 @@ impl Job {
         let (_, sink) = host::open(generation, &self.site.catalog, &self.site.stores)?;
         self.sinks.insert(generation.generation_id, Arc::clone(&sink));
         Ok(sink)
-    }
-}
-
-fn position(progress: &ProgressMap, partition: &Partition) -> i64 {
-    progress.get(partition).map_or(0, |progress| progress.next_offset)
-}
-
-fn partitions(generation: &Generation) -> BTreeSet<Partition> {
-    let of = |(topic, count): (&String, &i32)| {
-        let topic: Arc<str> = topic.as_str().into();
-        (0..*count).map(|number| Partition { topic: Arc::clone(&topic), number }).collect::<Vec<_>>()
-    };
-    generation.topics.iter().flat_map(of).collect()
-}
-
-/// What a barrier has come to.
-fn at(barrier: &Barrier, arrivals: &HashMap<i64, Vec<Arrival>>, target: &Member, live: &Member) -> At {
-    let said = |of: &Member| arrivals.get(&of.generation.generation_id).map(Vec::as_slice).unwrap_or_default();
-    let all = |of: &Member, arrived: bool| {
-        let there: BTreeSet<_> =
-            said(of).iter().filter(|a| !arrived || a.arrived).map(|a| a.partition.clone()).collect();
-        partitions(&of.generation).is_subset(&there)
-    };
-    match &barrier.phase {
-        Phase::Decided(_) => At::Decided,
-        Phase::Set(_) => At::Set(all(target, true) && all(live, true)),
-        Phase::Gathering if all(target, false) && all(live, false) => {
-            let mut ends = Ends::new();
-            for arrival in said(target).iter().chain(said(live)) {
-                let end = ends.entry(arrival.partition.clone()).or_insert(arrival.position);
-                *end = arrival.position.max(*end);
-            }
-            At::Gathering(Some(ends))
-        }
-        Phase::Gathering => At::Gathering(None),
-    }
-}
-
-/// How far a rebuild is.
-///
-/// # Errors
-/// The control store or Kafka doesn't answer.
-pub(super) async fn status_of(site: &Site, rebuild: &Rebuild) -> Result<Status, JobError> {
-    let control = &site.control;
-    let (target, live) = (control.member(rebuild.generation_id).await?, control.member(rebuild.replaces).await?);
-    let (of_target, of_live) =
-        (control.progress(rebuild.generation_id).await?, control.progress(rebuild.replaces).await?);
-    let (mut done, mut total, mut live_behind) = (0, 0, 0);
-    for (topic, count) in &target.generation.topics {
-        for (number, (_, end)) in bounds(&site.kafka, topic, *count).await? {
-            let partition = Partition { topic: topic.as_str().into(), number };
-            done += position(&of_target, &partition).min(end);
-            total += end;
-            if live.generation.topics.contains_key(topic) {
-                live_behind += (end - position(&of_live, &partition)).max(0);
-            }
-        }
-    }
-    let at_barrier = control.barrier_of(rebuild.rebuild_id).await?.is_some();
-    let replaces = live.generation.generation;
-    Ok(Status { rebuild: rebuild.clone(), target, replaces, done, total, live_behind, at_barrier })
-}
-
-/// That the whole history is there to be replayed, and nothing else lives where the generation would be built.
-///
-/// # Errors
-/// What speaks against it, and what to do.
-pub async fn may_rebuild(site: &Site, compiled: &Compiled, topics: &BTreeMap<String, i32>) -> Result<(), JobError> {
-    let name = &compiled.projection.name.value;
-    for (topic, count) in topics {
-        whole_history(name, topic, &bounds(&site.kafka, topic, *count).await?)?;
-    }
-    let Store::Redis(store) = &compiled.projection.store else { return Ok(()) };
-    for member in site.control.members().await? {
-        let of_us = member.generation.read_model == *name;
-        let Ok((other, _)) = host::open(&member.generation, &site.catalog, &site.stores) else { continue };
-        let Store::Redis(theirs) = &other.projection.store else { continue };
-        if theirs.database != store.database && theirs.database != neighbour(store.database) {
-            continue;
-        }
-        if of_us && member.state == State::Retired {
-            return Err(JobError::Place(format!(
-                "{name}: database {} still holds {} for a way back; `projector rebuild retire {name}` gives that up",
-                neighbour(store.database),
-                member.generation.id()
-            )));
-        }
-        if !of_us {
-            return Err(JobError::Place(format!(
-                "{name}: another generation needs database {} and its neighbour {} for itself, since they are swapped, and {}                  is there too; give one of them a `database:` of another pair (0 and 1, 2 and 3, …)",
-                store.database,
-                neighbour(store.database),
-                member.generation.read_model
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn whole_history(name: &str, topic: &str, bounds: &Bounds) -> Result<(), JobError> {
-    match bounds.iter().find(|(_, (first, _))| *first > 0) {
-        None => Ok(()),
-        Some((number, (first, _))) => Err(JobError::HistoryGone(format!(
-            "{name}: the first {first} events of {topic}/{number} are gone from Kafka, so nothing can be built from there; \
-             `projector republish` refills a topic from the event store"
-        ))),
-    }
-}
-
-impl Site {
-    /// How far a rebuild is.
-    ///
-    /// # Errors
-    /// The control store or Kafka doesn't answer.
-    pub async fn status(&self, rebuild: &Rebuild) -> Result<Status, JobError> {
-        status_of(self, rebuild).await
     }
 }

@@ -1,7 +1,9 @@
 //! What hosts do for generations besides feeding them: drive rebuilds that nobody drives, give up what was kept for a way back
-//! once its time is over, and remove places that are no longer needed. Any number of hosts may do so at once.
+//! once its time is over, remove places that are no longer needed, and watch what went live lately. Any number of hosts may do so at once.
 
-use super::job::{Ending, Job, JobError, Site};
+use super::health;
+use super::job::{Ending, Job};
+use super::site::{JobError, Site};
 use crate::apply::Partition;
 use crate::control::{Member, State};
 use crate::host;
@@ -21,6 +23,7 @@ const SAY_EVERY: u32 = 60;
 pub async fn keep(site: Site, stop: CancellationToken) {
     let driven: Arc<Mutex<HashSet<i64>>> = Arc::default();
     let mut failed: HashMap<i64, u32> = HashMap::new();
+    let mut watched = health::Watched::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -31,6 +34,9 @@ pub async fn keep(site: Site, stop: CancellationToken) {
         }
         if let Err(error) = tidy(&site, &mut failed).await {
             tracing::debug!(%error, "generations weren't tidied up");
+        }
+        if let Err(error) = watched.look(&site.control).await {
+            tracing::debug!(%error, "the health of new generations wasn't looked at");
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct View {
     pub replayed: bool,
     /// Whether it is as far as the live one, give or take what flows.
     pub converged: bool,
+    /// Whether it waits for those that go live with it, or for the one that leads them.
+    pub waits: bool,
     /// Whether it may go live.
     pub promote: bool,
     /// The barrier that holds.
@@ -96,6 +98,7 @@ pub fn next(view: &View) -> Step {
         State::Planned => Step::Begin,
         State::Replaying if view.replayed => Step::Advance(State::CatchingUp),
         State::CatchingUp if view.converged => Step::Advance(State::Converged),
+        State::Converged | State::Verified | State::Retired if view.waits => Step::Wait,
         State::Verified if !view.promote => Step::AskPromotion,
         State::Converged | State::Verified | State::Retired if view.converged => Step::Open,
         _ => Step::Wait,

@@ -22,6 +22,7 @@ fn view() -> View {
         failure: None,
         replayed: true,
         converged: true,
+        waits: false,
         promote: true,
         barrier: None,
         compared: false,

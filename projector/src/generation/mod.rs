@@ -17,13 +17,18 @@
 //! does, a host ([`keeper`]) takes it up. Each step can be done twice.
 
 mod compare;
+mod health;
 mod job;
 mod keeper;
 mod machine;
+mod past;
 mod plan;
+mod sight;
+mod site;
 
 pub use compare::{Difference, Example, compare};
-pub use job::{Ending, Job, JobError, Site, Status, may_rebuild};
+pub use job::{Ending, Job};
 pub use keeper::keep;
 pub use machine::{At, Step, View, next};
 pub use plan::{Change, What, changes};
+pub use site::{JobError, Site, Status, may_rebuild, origin};

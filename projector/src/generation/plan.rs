@@ -111,6 +111,28 @@ fn outputs(old: &Compiled, new: &Compiled) -> (Vec<String>, Option<BTreeSet<Stri
         let (from, to) = (was.store.name(), is.store.name());
         why.push(if from == to { format!("settings in {to} changed") } else { format!("moves from {from} to {to}") });
     }
+    let sections = |p: &crate::projection::Projection| {
+        let lookups: Vec<_> = p.lookup.iter().map(|(name, lookup)| (name.clone(), lookup.value.clone())).collect();
+        let parents: Vec<_> = p.join.iter().map(|(name, ids)| (name.clone(), ids.value.clone())).collect();
+        [
+            ("lookup", format!("{lookups:?}")),
+            ("join", format!("{parents:?}")),
+            ("derive", format!("{:?}", p.derive.as_ref().map(|derive| &derive.value))),
+            ("ttl", format!("{:?}", p.ttl.as_ref().map(|ttl| &ttl.value))),
+            ("facts", p.facts.to_string()),
+        ]
+    };
+    for ((name, before), (_, after)) in sections(was).into_iter().zip(sections(is)) {
+        if before != after {
+            why.push(format!("`{name}` changed"));
+            fields = None;
+        }
+    }
+    // What is looked up is what is there now.
+    for event in is.on.keys().filter(|event| !new.asks(event).is_empty()) {
+        let sets = new.program(event).and_then(crate::expr::Program::sets);
+        fields = fields.zip(sets).map(|(fields, sets)| fields.into_iter().chain(sets).collect());
+    }
     if why.is_empty() {
         why.push("the expression language's release changed".to_owned());
     }

@@ -76,3 +76,18 @@ fn what_has_no_file_is_retired_only_if_the_files_are_all() {
     let of = |whole| changes(&others, &[file(FILE)], whole, &catalog()).iter().map(|c| c.what).collect::<Vec<_>>();
     assert_eq!((of(true), of(false)), (vec![What::Retire, What::Nothing], vec![What::Nothing]));
 }
+
+#[test]
+fn what_is_looked_up_may_differ_and_a_changed_lookup_is_named() {
+    let lookup = "lookup:\n  title: { read_model: titles, fields: { long: string }, key: title }\non:";
+    let text = FILE.replace("on:", lookup).replace(".title = %data.title", ".title = %title.long");
+    assert_eq!(one(&[live(&text)], &text).what, What::Nothing);
+    let kept = text.replace("key: title }", "key: title, cache_ms: 5 }");
+    assert_eq!(one(&[live(&text)], &kept).what, What::InPlace);
+    let change = one(&[live(&text)], &text.replace("key: title }", "key: title, missing: dlq }"));
+    assert_eq!((change.fields, change.why.as_slice()), (None, &["`lookup` changed".to_owned()][..]));
+    let change = one(&[live(&text)], &text.replace("?? 0) + 1", "?? 0) + 2"));
+    assert_eq!(change.fields, Some(vec!["times".to_owned(), "title".to_owned()]));
+    let change = one(&[live(FILE)], &FILE.replace("on:", "ttl: { for: 3d }\non:"));
+    assert_eq!((change.fields, change.why.as_slice()), (None, &["`ttl` changed".to_owned()][..]));
+}

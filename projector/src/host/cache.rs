@@ -3,34 +3,116 @@
 //! Only an owner's own writes are kept, and every write stays conditional: where somebody else was faster the store refuses,
 //! the document is forgotten and loaded. So the cache may be wrong without harm, and is simply emptied when it grows too large
 //! or when partitions change hands.
+//!
+//! Its size is counted in bytes, and the owners of a host share them evenly: a host's memory doesn't depend on how many read
+//! models it feeds, nor on how large their documents are.
 
+use crate::expr::Value;
 use crate::sink::Stored;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Documents kept at most, for each generation: those that the next events may be about. A flood of new ones isn't worth more
+/// Bytes of documents that a host keeps, in all: those that the next events may be about. A flood of new ones isn't worth more
 /// memory, since none of them is asked for again.
-const DOCUMENTS_MAX: usize = 4_000;
+const HOST_BYTES: usize = 32 << 20;
+/// What an entry of a map or list costs beside what it holds.
+const ENTRY_BYTES: usize = 64;
 
-#[derive(Debug, Default)]
-pub(super) struct Cache(HashMap<String, Stored>);
+/// One owner's part of [`HOST_BYTES`]; it is the smaller the more of them there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Share(Arc<()>);
+
+impl Share {
+    fn bytes(&self) -> usize {
+        // The host itself holds one, too.
+        HOST_BYTES / Arc::strong_count(&self.0)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Cache {
+    documents: HashMap<String, (Stored, usize)>,
+    bytes: usize,
+    share: Share,
+}
 
 impl Cache {
+    pub(super) fn new(share: Share) -> Self {
+        Self { documents: HashMap::new(), bytes: 0, share }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Stored> {
-        self.0.get(key)
+        self.documents.get(key).map(|(document, _)| document)
     }
 
     pub(super) fn put(&mut self, key: String, document: Stored) {
-        if self.0.len() >= DOCUMENTS_MAX {
-            self.0.clear();
+        self.forget(&key);
+        let bytes = key.len() + size(&document);
+        if self.bytes + bytes > self.share.bytes() {
+            self.clear();
         }
-        self.0.insert(key, document);
+        self.bytes += bytes;
+        self.documents.insert(key, (document, bytes));
     }
 
     pub(super) fn forget(&mut self, key: &str) {
-        self.0.remove(key);
+        if let Some((_, bytes)) = self.documents.remove(key) {
+            self.bytes -= bytes;
+        }
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        // A new map, since an emptied one keeps its memory.
+        (self.documents, self.bytes) = (HashMap::new(), 0);
+    }
+}
+
+/// About what a document takes in memory.
+fn size(document: &Stored) -> usize {
+    let fields = document.fields.iter().flatten().map(|(key, value)| key.len() + value_size(value)).sum::<usize>();
+    2 * ENTRY_BYTES + fields + document.state.as_ref().map_or(0, |state| state.len())
+}
+
+fn value_size(value: &Value) -> usize {
+    ENTRY_BYTES
+        + match value {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + value_size(value)).sum(),
+            Value::Array(values) => values.iter().map(value_size).sum(),
+            _ => 0,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::Object;
+
+    fn document(bytes: usize) -> Stored {
+        let fields = Object::from([("list".into(), Value::Array(vec![Value::from("x".repeat(bytes)); 4]))]);
+        Stored { version: 1, fields: Some(fields), state: None }
+    }
+
+    #[test]
+    fn owners_share_the_host_evenly() {
+        let share = Share::default();
+        let mut caches = [(); 3].map(|()| Cache::new(share.clone()));
+        for cache in &mut caches {
+            for i in 0..1_000 {
+                cache.put(i.to_string(), document(10_000));
+                assert!(cache.bytes <= HOST_BYTES / 4, "a quarter each, and one the host's");
+            }
+            assert!(cache.get("999").is_some());
+        }
+        let [mut last, ..] = caches;
+        last.clear();
+        assert_eq!((last.bytes, last.get("999").is_some()), (0, false));
+        last.put("a".into(), document(10));
+        last.put("a".into(), document(20));
+        last.forget("a");
+        assert_eq!(last.bytes, 0, "what is replaced or forgotten counts no longer");
+        last.put("vast".into(), document(HOST_BYTES));
+        assert!(last.get("vast").is_some(), "the last one is kept whatever its size");
     }
 }

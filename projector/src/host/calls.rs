@@ -1,11 +1,12 @@
 //! Calls to the store, the registry and the control store, each tried again for as long as the other side is away.
 
-use super::HostError;
 use super::retry::Backoff;
 use super::stats::Stats;
-use crate::apply::{Delivery, Event};
+use super::{HostError, Lookups};
+use crate::apply::{Delivery, Event, Question};
 use crate::control::ControlError;
 use crate::event::{Decoder, Envelope, Raw};
+use crate::expr::Object;
 use crate::projection::Compiled;
 use crate::sink::{Sink, SinkError};
 use futures::future::BoxFuture;
@@ -19,6 +20,7 @@ pub(super) struct Calls {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) decoder: Arc<Decoder>,
     pub(super) compiled: Arc<Compiled>,
+    pub(super) lookups: Arc<Lookups>,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: CancellationToken,
     /// What stands still whatever the stores do: shown again once they are back.
@@ -41,6 +43,20 @@ impl Calls {
         call: impl Fn() -> BoxFuture<'a, Result<T, ControlError>>,
     ) -> Result<T, HostError> {
         Ok(self.until_answered(ControlError::is_transient, call).await?)
+    }
+
+    /// Looks up until it is answered.
+    pub(super) async fn look_up(
+        &self,
+        questions: Vec<Question>,
+    ) -> Result<Vec<(Question, Vec<Option<Object>>)>, HostError> {
+        let mut answers = Vec::with_capacity(questions.len());
+        for question in questions {
+            let away = |error: &SinkError| matches!(error, SinkError::Unavailable { .. });
+            let found = self.until_answered(away, || Box::pin(self.lookups.ask(&question))).await?;
+            answers.push((question, found));
+        }
+        Ok(answers)
     }
 
     /// Reads a message, payload included where the projection takes its event.

@@ -14,6 +14,9 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(8);
 /// Messages not handled yet, of all live generations of a host, above which replays leave them the machine.
 const LIVE_BEHIND_MAX: i64 = 500;
 
+/// Commit to visible of what live generations applied lately, above which they do, too: well below what is promised.
+const LIVE_LAG_MAX: Duration = Duration::from_millis(300);
+
 /// Wakes whoever follows the control store, whenever something changed there and after each reconnect.
 pub(crate) fn listen(control: Control) -> Arc<Notify> {
     let wake = Arc::new(Notify::new());
@@ -56,17 +59,23 @@ impl Host {
         let members = self.control.members().await?;
         let throttles: HashMap<i64, Option<u32>> =
             self.control.rebuilds().await?.into_iter().map(|r| (r.generation_id, r.options.throttle)).collect();
+        let mut documents: HashMap<i64, Vec<(i64, String)>> = HashMap::new();
+        for order in self.control.document_orders().await? {
+            documents.entry(order.generation_id).or_default().push((order.document_order_id, order.key));
+        }
         let fed: HashMap<i64, Member> =
             members.into_iter().filter(is_fed).map(|m| (m.generation.generation_id, m)).collect();
         self.let_go(&fed);
         self.leaving.retain(|_, task| !task.is_finished());
         self.refused.retain(|id, _| fed.contains_key(id));
-        let yielding = self.live_behind() > LIVE_BEHIND_MAX;
+        let yielding = self.live_behind() > LIVE_BEHIND_MAX || self.live_lag() > LIVE_LAG_MAX;
         for (id, member) in fed {
             let orders = Orders {
+                live: member.state == State::Live,
                 replaying: member.state == State::Replaying,
                 throttle: throttles.get(&id).copied().flatten(),
                 yielding,
+                documents: documents.remove(&id).unwrap_or_default(),
                 barrier: barrier_of(&barriers, id),
                 seen,
             };
@@ -76,9 +85,11 @@ impl Host {
                     // Only what is asked wakes the owner: the number alone matters when it changes something.
                     running.orders.send_if_modified(|now| {
                         let asked = now.barrier != orders.barrier
+                            || now.live != orders.live
                             || now.replaying != orders.replaying
                             || now.throttle != orders.throttle
                             || now.yielding != orders.yielding
+                            || now.documents != orders.documents
                             || now.seen < orders.seen;
                         if asked {
                             *now = orders;
@@ -95,6 +106,7 @@ impl Host {
             generation: r.generation.generation,
             live: r.generation.is_live(),
             stats: Arc::clone(&r.stats),
+            lag_max: r.lag_max,
         });
         *self.watched.write().unwrap_or_else(PoisonError::into_inner) = watched.collect();
         Ok(())
@@ -135,6 +147,11 @@ impl Host {
 
     fn live_behind(&self) -> i64 {
         self.running.iter().filter(|r| r.generation.is_live()).map(|r| r.stats.behind(&r.source)).sum()
+    }
+
+    fn live_lag(&self) -> Duration {
+        let live = self.running.iter().filter(|r| r.generation.is_live());
+        live.map(|r| r.stats.lately()).max().unwrap_or_default()
     }
 
     /// Deals with generations that ended by themselves. Gives one whose end is the host's end.

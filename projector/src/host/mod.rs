@@ -7,10 +7,14 @@
 
 mod cache;
 mod calls;
+mod fold;
 mod follow;
 mod lag;
 mod letters;
+mod lookup;
+mod meter;
 mod orders;
+mod past;
 mod publisher;
 mod retry;
 mod saver;
@@ -23,7 +27,7 @@ use crate::control::{Control, ControlError, Generation};
 use crate::event::{Catalog, Decoder};
 use crate::projection::{Compiled, Finding, Source};
 use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
-use crate::source::{KafkaConfig, KafkaSource, SourceError};
+use crate::source::{KafkaConfig, KafkaSource, Room, SourceError};
 use orders::Orders;
 use publisher::Publisher;
 use std::collections::HashMap;
@@ -36,10 +40,15 @@ use upkeep::Upkeep;
 use uuid::Uuid;
 use worker::{Setup, Worker};
 
+pub use lookup::Lookups;
+pub use meter::LagMeter;
+pub use past::Past;
 pub use stats::Stats;
 
-/// Messages that may wait between Kafka and a generation's owner.
-const QUEUE_CAPACITY: usize = 4_096;
+/// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
+const LIVE_ROOM: Room = Room { items: 2_048, queue_kib: 2 << 10, fetch_kib: 1 << 10 };
+/// Of a generation that is replayed: its batches are large, and there are few.
+const REPLAY_ROOM: Room = Room { items: 16_384, queue_kib: 16 << 10, fetch_kib: 8 << 10 };
 /// How often the control store is looked at where it doesn't notify.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -50,6 +59,8 @@ pub struct HostConfig {
     pub kafka: KafkaConfig,
     /// The read stores.
     pub stores: StoreUrls,
+    /// The database with the event store, from which single documents are made anew, if it was named.
+    pub event_store: Option<String>,
     /// How long each write is held back; zero but in tests.
     pub fault_delay: Duration,
 }
@@ -117,6 +128,7 @@ struct Running {
     stats: Arc<Stats>,
     source: KafkaSource,
     orders: watch::Sender<Orders>,
+    lag_max: Duration,
     stop: CancellationToken,
     task: JoinHandle<Result<(), HostError>>,
     _upkeep: Upkeep,
@@ -133,6 +145,8 @@ pub struct Watched {
     pub live: bool,
     /// What it has done since it was started here.
     pub stats: Arc<Stats>,
+    /// From the event to readers: above it the read model is late.
+    pub lag_max: Duration,
 }
 
 /// The generations that run on this host.
@@ -149,6 +163,7 @@ pub struct Host {
     control: Control,
     catalog: Arc<Catalog>,
     decoder: Arc<Decoder>,
+    cache_share: cache::Share,
     config: HostConfig,
 }
 
@@ -174,11 +189,12 @@ impl Host {
             control,
             catalog,
             decoder,
+            cache_share: cache::Share::default(),
             config: config.clone(),
         };
         // Of what is live now each must run, or the host says why it can't start.
         for generation in host.control.live().await? {
-            host.run(generation, Arc::default(), Orders::default())?;
+            host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() })?;
         }
         host.follow().await?;
         Ok(host)
@@ -187,15 +203,22 @@ impl Host {
     fn run(&mut self, generation: Generation, stats: Arc<Stats>, orders: Orders) -> Result<(), HostError> {
         let (compiled, sink) = open(&generation, &self.catalog, &self.config.stores)?;
         let group = format!("projector.{}", generation.id());
-        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), QUEUE_CAPACITY)?;
+        // For as long as this host runs: what was replayed keeps its room when it becomes live.
+        let room = if orders.replaying { REPLAY_ROOM } else { LIVE_ROOM };
+        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), room)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
         tracing::info!(generation = generation.id(), state = generation.state, kind, store, "running");
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
+        let compiled = Arc::new(compiled);
+        let lag_max = Duration::from_millis(compiled.projection.limits.lag_ms_max.into());
+        let (catalog, stores) = (Arc::clone(&self.catalog), self.config.stores.clone());
+        let lookups = Arc::new(Lookups::new(Arc::clone(&compiled), self.control.clone(), catalog, stores));
         let worker = Worker::new(Setup {
             generation: generation.clone(),
-            compiled: Arc::new(compiled),
+            compiled,
+            lookups,
             sink,
             decoder: Arc::clone(&self.decoder),
             source: source.clone(),
@@ -203,11 +226,13 @@ impl Host {
             control: self.control.clone(),
             stats: Arc::clone(&stats),
             fault_delay: self.config.fault_delay,
+            event_store: self.config.event_store.clone(),
             orders: ordered,
             stop: stop.clone(),
+            cache_share: self.cache_share.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, orders, stop, task, _upkeep: upkeep });
+        self.running.push(Running { generation, stats, source, orders, lag_max, stop, task, _upkeep: upkeep });
         Ok(())
     }
 

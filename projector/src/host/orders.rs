@@ -6,20 +6,22 @@ use std::time::Duration;
 /// What is asked now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Orders {
+    /// Queries read it: how late events become visible counts.
+    pub(super) live: bool,
     /// Nobody reads it yet: large batches, no refresh.
     pub(super) replaying: bool,
     /// Events a second, at most, while it is replayed.
     pub(super) throttle: Option<u32>,
     /// Live read models of this host lag: leave them the machine.
     pub(super) yielding: bool,
+    /// Documents to be made anew, with the orders' keys.
+    pub(super) documents: Vec<(i64, String)>,
     /// The barrier that holds it.
     pub(super) barrier: Option<Barrier>,
     /// Barriers up to this key were looked for.
     pub(super) seen: i64,
 }
 
-/// Events in a batch at most.
-const BATCH_MAX: usize = 500;
 /// Of a generation that nobody reads yet: the more events, the fewer writes.
 const REPLAY_BATCH_MAX: usize = 4_000;
 /// Batches a second of a throttled replay: pauses are short, since what isn't an event waits for them too.
@@ -30,11 +32,11 @@ const YIELD_TO_LIVE: u32 = 5;
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 impl Orders {
-    /// How many events a batch may have.
-    pub(super) fn batch_max(&self) -> usize {
+    /// How many events a batch may have, where `live` is the projection's own limit.
+    pub(super) fn batch_max(&self, live: usize) -> usize {
         match (self.replaying, self.throttle) {
-            (false, _) => BATCH_MAX,
-            (true, None) => REPLAY_BATCH_MAX,
+            (false, _) => live,
+            (true, None) => REPLAY_BATCH_MAX.max(live),
             (true, Some(a_second)) => (a_second / THROTTLED_BATCHES).clamp(1, 4_000) as usize,
         }
     }
@@ -60,13 +62,13 @@ mod tests {
     fn only_a_replay_is_held_back() {
         let second = Duration::from_secs(1);
         let throttled = Orders { replaying: true, throttle: Some(500), ..Orders::default() };
-        assert_eq!((throttled.batch_max(), throttled.pause_after(125, second)), (125, second / 4));
+        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, second)), (125, second / 4));
         let yielding = Orders { yielding: true, ..throttled.clone() };
         assert_eq!(yielding.pause_after(125, second / 10), second / 2);
         assert_eq!(yielding.pause_after(125, second), PAUSE_MAX, "what isn't an event waits too");
-        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(), 1);
-        assert_eq!(Orders { throttle: None, ..throttled }.batch_max(), REPLAY_BATCH_MAX);
+        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500), 1);
+        assert_eq!(Orders { throttle: None, ..throttled }.batch_max(500), REPLAY_BATCH_MAX);
         let live = Orders { replaying: false, ..yielding };
-        assert_eq!((live.batch_max(), live.pause_after(1_000, second)), (BATCH_MAX, Duration::ZERO));
+        assert_eq!((live.batch_max(500), live.pause_after(1_000, second)), (500, Duration::ZERO));
     }
 }

@@ -5,12 +5,15 @@ use super::lag::LagHistogram;
 use crate::apply::Partition;
 use crate::control::{Generation, HostStatus};
 use crate::source::KafkaSource;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// How long a lag is remembered, at least.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// What a generation has done since it was started here.
 #[derive(Debug)]
@@ -35,10 +38,53 @@ pub(super) struct Inner {
     pub(super) errors: u64,
     pub(super) last_error: Option<String>,
     pub(super) lag: LagHistogram,
+    lately: Lately,
     pub(super) next: HashMap<Partition, i64>,
 }
 
+/// The longest lag within the last second or two.
+#[derive(Debug)]
+struct Lately {
+    since: Instant,
+    worst: Duration,
+    before: Duration,
+}
+
+impl Default for Lately {
+    fn default() -> Self {
+        Self { since: Instant::now(), worst: Duration::ZERO, before: Duration::ZERO }
+    }
+}
+
+impl Lately {
+    fn turn(&mut self) {
+        let age = self.since.elapsed();
+        if age > LATELY {
+            let before = if age < 2 * LATELY { self.worst } else { Duration::ZERO };
+            *self = Self { before, ..Self::default() };
+        }
+    }
+}
+
+impl Inner {
+    /// Notes events that have become visible at `now`.
+    pub(super) fn visible(&mut self, happened: &[DateTime<Utc>], now: DateTime<Utc>) {
+        self.lag.record(happened, now);
+        self.lately.turn();
+        let lag = happened.iter().min().and_then(|first| (now - *first).to_std().ok());
+        self.lately.worst = self.lately.worst.max(lag.unwrap_or_default());
+    }
+}
+
 impl Stats {
+    /// How long it took lately, at the longest, until an event could be seen.
+    pub(super) fn lately(&self) -> Duration {
+        self.with(|inner| {
+            inner.lately.turn();
+            inner.lately.worst.max(inner.lately.before)
+        })
+    }
+
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,20 +1,22 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
+mod anew;
 mod standstill;
 
-use super::HostError;
-use super::cache::Cache;
+use super::{HostError, Lookups};
+use super::cache::Share;
 use super::calls::Calls;
+use super::fold::Folding;
 use super::letters::Letters;
 use super::orders::Orders;
 use super::publisher::Publisher;
 use super::saver::Saver;
 use super::stats::Stats;
-use crate::apply::{Batch, Finished, Lane, Part, Partition, Progress, Search, occurrence};
+use crate::apply::{Finished, Lane, Part, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
 use crate::event::Decoder;
-use crate::projection::{Compiled, ReadModelKind};
-use crate::sink::{Outcome, Sink, SinkError, Stored, Write};
+use crate::projection::Compiled;
+use crate::sink::{Sink, SinkError};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
 use standstill::{HELD_BACK_MAX, Standstill};
@@ -27,8 +29,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Documents that a store loads in one go, by its contract.
-const LOAD_MAX: usize = 10_000;
+/// Messages that are decoded before others get their turn.
+const READ_AT_ONCE: usize = 64;
 /// How long writes to a store with refreshes may stay invisible to those who don't wait.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again. A poison event is parked at its third try.
@@ -46,6 +48,9 @@ const LETTERS_EVERY: Duration = Duration::from_secs(1);
 /// Poison events in a minute that are parked; more mean that it isn't the events' fault, and the read model stands still.
 const PARKED_A_MINUTE: usize = 50;
 
+/// Events that a partition remembers one by one, because a transaction is open since before them; with more it is said.
+const RECENT_LARGE: usize = 20_000;
+
 /// A partition of ours.
 #[derive(Debug, Default)]
 struct Owned {
@@ -59,6 +64,24 @@ struct Owned {
     stopped: Option<Stopped>,
     /// When what is held has waited long enough.
     give_up_at: Option<Instant>,
+    /// How many events it remembered when that was last said to be many.
+    said_recent: usize,
+}
+
+impl Owned {
+    /// Says it when the recent set has become large, and again at each doubling.
+    fn watch_recent(&mut self, generation: &str, partition: &Partition) {
+        let progress = self.lane.progress();
+        let recent = progress.recent.len();
+        if recent < RECENT_LARGE {
+            self.said_recent = 0;
+        } else if recent >= 2 * self.said_recent {
+            self.said_recent = recent;
+            tracing::warn!(generation, topic = %partition.topic, partition = partition.number, recent, txid = progress.watermark,
+                "a transaction is open in the write database's cluster since before these events: each of them is remembered, and all \
+                 become slower; find it by pg_stat_activity.backend_xmin and end it");
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -78,6 +101,7 @@ struct Refreshing {
 pub(super) struct Setup {
     pub(super) generation: Generation,
     pub(super) compiled: Arc<Compiled>,
+    pub(super) lookups: Arc<Lookups>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) decoder: Arc<Decoder>,
     pub(super) source: KafkaSource,
@@ -85,16 +109,18 @@ pub(super) struct Setup {
     pub(super) control: Control,
     pub(super) stats: Arc<Stats>,
     pub(super) fault_delay: Duration,
+    pub(super) event_store: Option<String>,
     pub(super) orders: watch::Receiver<Orders>,
     pub(super) stop: CancellationToken,
+    pub(super) cache_share: Share,
 }
 
 pub(super) struct Worker {
     setup: Setup,
     calls: Calls,
+    folding: Folding,
     letters: Letters,
     owned: BTreeMap<Partition, Owned>,
-    cache: Cache,
     saver: Saver,
     /// Events written but not visible yet, where the store needs a refresh.
     invisible: Vec<DateTime<Utc>>,
@@ -102,6 +128,8 @@ pub(super) struct Worker {
     next_refresh: Instant,
     next_batch: Instant,
     next_letters: Instant,
+    /// Documents to be made anew, with the orders' keys.
+    documents: VecDeque<(i64, String)>,
     /// When the last poison events were parked.
     poison: VecDeque<Instant>,
     /// Set while a barrier holds us.
@@ -118,6 +146,7 @@ impl Worker {
             sink: Arc::clone(&setup.sink),
             decoder: Arc::clone(&setup.decoder),
             compiled: Arc::clone(&setup.compiled),
+            lookups: Arc::clone(&setup.lookups),
             stats: Arc::clone(&setup.stats),
             stop: setup.stop.clone(),
             standing: Arc::new(Mutex::new(None)),
@@ -126,17 +155,18 @@ impl Worker {
         let letters = Letters { control, generation_id: setup.generation.generation_id, calls: calls.clone() };
         let now = Instant::now();
         Self {
-            setup,
+            folding: Folding::new(calls.clone(), setup.cache_share.clone(), setup.fault_delay),
             calls,
+            setup,
             letters,
             owned: BTreeMap::new(),
-            cache: Cache::default(),
             saver,
             invisible: Vec::new(),
             refreshing: None,
             next_refresh: now,
             next_batch: now,
             next_letters: now,
+            documents: VecDeque::new(),
             poison: VecDeque::new(),
             standstill: None,
             held_back: VecDeque::new(),
@@ -169,6 +199,7 @@ impl Worker {
                 () = stop.cancelled() => return self.save_all().await,
                 () = later(stopped), if stopped.is_some() => self.rewind_stopped().await?,
                 () = later(give_up), if moves && give_up.is_some() => self.give_up().await?,
+                () = std::future::ready(()), if moves && !self.documents.is_empty() => self.make_anew().await?,
                 () = tokio::time::sleep_until(self.next_letters), if moves && self.has_letters() => self.look_at_letters().await?,
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
@@ -180,12 +211,16 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let batch_max = self.setup.orders.borrow().batch_max();
+        let batch_max = self.setup.orders.borrow().batch_max(self.setup.compiled.projection.limits.batch_max.into());
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
             match item {
-                Item::Message(message) if self.is_beyond(&message) => self.held_back.push_back(Item::Message(message)),
+                Item::Message(mut message) if self.is_beyond(&message) => {
+                    // What waits here must not keep the queue from what comes before the barrier.
+                    message.room = None;
+                    self.held_back.push_back(Item::Message(message));
+                }
                 Item::Message(message) => {
                     self.verify(&message, &mut batch).await?;
                     if self.is_wanted(&message) {
@@ -266,7 +301,7 @@ impl Worker {
             Item::Assigned(partitions, answer) => self.assigned(partitions, answer).await?,
             Item::Revoked(partitions, done) => {
                 self.save_all().await?;
-                self.cache.clear();
+                self.folding.cache.clear();
                 for partition in &partitions {
                     self.forget_held_back(partition);
                     self.owned.remove(partition);
@@ -323,6 +358,7 @@ impl Worker {
         self.saver.save(&now);
         // Since the fence is ours, no decision falls without us: a barrier that is there now holds us too.
         self.look_for_barrier().await?;
+        self.documents = self.setup.orders.borrow().documents.clone().into();
         self.setup.stats.assigned.store(true, Ordering::Relaxed);
         if answer.send(offsets).is_err() {
             tracing::debug!("assignment was withdrawn meanwhile");
@@ -335,16 +371,23 @@ impl Worker {
             return Ok(());
         }
         let (began, size) = (Instant::now(), messages.values().map(Vec::len).sum());
-        self.next_batch = began + self.setup.sink.pace();
+        let limits = &self.setup.compiled.projection.limits;
+        let wait = Duration::from_millis(limits.batch_wait_ms.into());
+        self.next_batch = began + self.setup.sink.pace().max(wait);
         let mut parts = Vec::with_capacity(messages.len());
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
             for message in messages {
                 deliveries.push(self.calls.read(message.offset, message.raw).await?);
+                // Reading a large batch takes a while; others are due.
+                if deliveries.len() % READ_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
             parts.push(self.part(partition, deliveries));
         }
-        let finished = self.fold(parts).await?;
+        let replaying = self.setup.orders.borrow().replaying;
+        let finished = self.folding.fold(parts, replaying).await?;
         self.settle(finished).await?;
         self.next_batch = self.next_batch.max(began + self.setup.orders.borrow().pause_after(size, began.elapsed()));
         Ok(())
@@ -359,81 +402,6 @@ impl Worker {
         let no_parking = self.poison.len() >= PARKED_A_MINUTE;
         let lane = self.owned.get_mut(&partition).map(|owned| std::mem::take(&mut owned.lane)).unwrap_or_default();
         (partition, Part { lane, deliveries, no_parking, ..Part::default() })
-    }
-
-    /// Drives a batch: loads, folds, writes, until the store has answered for all of it.
-    async fn fold(&mut self, parts: Vec<(Partition, Part)>) -> Result<Finished, HostError> {
-        let mut batch = Batch::new(Arc::clone(&self.setup.compiled), parts);
-        let started = Instant::now();
-        while !batch.is_done() {
-            for (search, found) in self.search(batch.searches()).await? {
-                batch.found(&search, found);
-            }
-            let loaded = self.load(&batch.keys()).await?;
-            let writes = Arc::new(batch.fold(loaded));
-            if writes.is_empty() {
-                continue;
-            }
-            if !self.setup.fault_delay.is_zero() {
-                tokio::time::sleep(self.setup.fault_delay).await;
-            }
-            let outcomes = self
-                .calls
-                .store(|sink| {
-                    let writes = Arc::clone(&writes);
-                    Box::pin(async move { sink.write(&writes).await })
-                })
-                .await?;
-            self.remember(&writes, &outcomes);
-            batch.answered(outcomes);
-        }
-        tracing::debug!(generation = self.calls.generation, ms = started.elapsed().as_millis(), "batch written");
-        Ok(batch.finish())
-    }
-
-    /// The documents that name parents, all searches at once.
-    async fn search(&self, searches: Vec<Search>) -> Result<Vec<(Search, Vec<String>)>, HostError> {
-        let all = searches.into_iter().map(|search| async {
-            let asked = Arc::new(search.clone());
-            let found = self
-                .calls
-                .store(|sink| {
-                    let asked = Arc::clone(&asked);
-                    Box::pin(async move { sink.children(&asked.parent, asked.after.as_deref(), asked.limit).await })
-                })
-                .await?;
-            Ok((search, found))
-        });
-        futures::future::try_join_all(all).await
-    }
-
-    /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
-    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, HostError> {
-        let missing: Vec<String> = keys.iter().filter(|key| self.cache.get(key).is_none()).cloned().collect();
-        let mut loaded = Vec::new();
-        for missing in missing.chunks(LOAD_MAX) {
-            let missing = Arc::new(missing.to_vec());
-            let more = self.calls.store(|sink| {
-                let missing = Arc::clone(&missing);
-                Box::pin(async move { sink.load(&missing).await })
-            });
-            loaded.extend(more.await?);
-        }
-        let mut loaded = loaded.into_iter();
-        Ok(keys.iter().map(|key| self.cache.get(key).cloned().or_else(|| loaded.next().flatten())).collect())
-    }
-
-    fn remember(&mut self, writes: &[Write], outcomes: &[Outcome]) {
-        // Facts are never loaded. A join's guarantee is that it looks at the store after it has written.
-        if matches!(self.setup.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
-            return;
-        }
-        for (write, outcome) in writes.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Written => self.cache.put(write.key.clone(), write.stored()),
-                Outcome::Stale | Outcome::Rejected(_) => self.cache.forget(&write.key),
-            }
-        }
     }
 
     /// Parks, saves and publishes what a batch came to.
@@ -457,6 +425,7 @@ impl Worker {
             if let Some(owned) = self.owned.get_mut(&partition) {
                 owned.give_up_at = lane.is_holding().then(|| owned.give_up_at.unwrap_or(now + HOLD));
                 owned.lane = lane;
+                owned.watch_recent(&self.calls.generation, &partition);
             }
         }
         for (partition, stop) in &finished.stops {
@@ -471,7 +440,7 @@ impl Worker {
             }
         }
         let (needs_refresh, standing) = (self.setup.sink.needs_refresh(), self.standing_error());
-        let replaying = self.setup.orders.borrow().replaying;
+        let (replaying, live) = (self.setup.orders.borrow().replaying, self.setup.orders.borrow().live);
         self.setup.stats.with(|s| {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
@@ -480,8 +449,8 @@ impl Worker {
             for (partition, progress) in &progress {
                 s.next.insert(partition.clone(), progress.next_offset);
             }
-            if !needs_refresh && !replaying {
-                s.lag.record(&finished.applied, Utc::now());
+            if !needs_refresh && live {
+                s.visible(&finished.applied, Utc::now());
             }
         });
         if needs_refresh && !replaying {
@@ -503,7 +472,7 @@ impl Worker {
             (partition, Part { give_up: true, ..part })
         });
         let parts = parts.collect();
-        let finished = self.fold(parts).await?;
+        let finished = self.folding.fold(parts, false).await?;
         self.settle(finished).await
     }
 
@@ -543,7 +512,7 @@ impl Worker {
             }
             let fence = owned.fence;
             let part = Part { deliveries, letters: Some(notes), ..Part::default() };
-            let finished = self.fold(vec![(partition.clone(), part)]).await?;
+            let finished = self.folding.fold(vec![(partition.clone(), part)], false).await?;
             let settled = finished.settled.first().map_or(0, |(_, settled)| *settled);
             let stop = finished.stops.first().map(|(_, stop)| stop);
             self.letters.settle(fence, &letters, settled, stop).await?;
@@ -612,7 +581,10 @@ impl Worker {
     fn refreshed(&mut self, result: Result<(), String>) {
         let Some(refreshing) = self.refreshing.take() else { return };
         match result {
-            Ok(()) => self.setup.stats.with(|s| s.lag.record(&refreshing.events, Utc::now())),
+            Ok(()) if self.setup.orders.borrow().live => {
+                self.setup.stats.with(|s| s.visible(&refreshing.events, Utc::now()));
+            }
+            Ok(()) => {}
             Err(error) => {
                 self.calls.failed(&error, 0);
                 self.invisible.extend(refreshing.events);

@@ -59,6 +59,13 @@ fn metrics(stats: &[Watched]) -> String {
             let _ = writeln!(text, "{name}{{read_model=\"{read_model}\",generation=\"{generation}\"}} {value}");
         }
     }
+    // What alerts compare lags with.
+    let name = "projection_lag_threshold_seconds";
+    let _ = writeln!(text, "# TYPE {name} gauge");
+    for Watched { read_model, generation, lag_max, .. } in stats {
+        let seconds = lag_max.as_secs_f64();
+        let _ = writeln!(text, "{name}{{read_model=\"{read_model}\",generation=\"{generation}\"}} {seconds}");
+    }
     // Only for partitions that are this host's: which host has which can be seen, and that each has one.
     let name = "projection_partition_next_offset";
     let _ = writeln!(text, "# TYPE {name} gauge");
@@ -80,7 +87,13 @@ mod tests {
 
     #[test]
     fn a_host_that_waits_for_partitions_is_not_ready() {
-        let stats = [Watched { read_model: "loans".into(), generation: 1, live: true, stats: Arc::default() }];
+        let stats = [Watched {
+            read_model: "loans".into(),
+            generation: 1,
+            live: true,
+            stats: Arc::default(),
+            lag_max: Duration::from_secs(1),
+        }];
         assert_eq!(ready(&stats), (StatusCode::SERVICE_UNAVAILABLE, "waiting for partitions: loans".to_owned()));
         assert!(!metrics(&stats).contains("partition=\""));
     }

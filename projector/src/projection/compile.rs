@@ -2,6 +2,7 @@
 
 use super::diagnostic::{Diagnosis, Finding, Source};
 use super::join::{self, Join};
+use super::lookup::{self, LookedUp};
 use super::verify;
 use super::{Projection, Store};
 use crate::event::{Catalog, Envelope};
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rounds in which the document's type must settle; each program may widen what the others see.
 const INFERENCE_ROUNDS_MAX: usize = 16;
@@ -54,6 +56,10 @@ pub struct Compiled {
     pub document: Kind,
     /// What a join's documents are made of; none for the other kinds.
     pub join: Option<Arc<Join>>,
+    /// What its programs may ask for by key.
+    pub lookups: Vec<Arc<LookedUp>>,
+    /// Which of these the program of an event type reads.
+    asks: BTreeMap<Arc<str>, Vec<usize>>,
     programs: Programs,
 }
 
@@ -89,44 +95,50 @@ impl Compiled {
     pub fn new(source: &Source, catalog: &Catalog) -> Result<Self, Vec<Finding>> {
         let projection = Projection::parse(source)?;
         let mut findings = check_name(source, &projection.name);
+        findings.extend(check_limits(source, &projection));
+        let kind = kind_of(&projection);
+        let lookups = lookup::read(source, &projection, kind).unwrap_or_else(|found| {
+            findings.extend(found);
+            Vec::new()
+        });
         let mut events = BTreeMap::new();
         for (name, program) in &projection.on {
             match catalog.event(name) {
-                Some(event) => _ = events.insert(name.as_str(), (event, Envelope::kind(event.kind.clone()), program)),
+                Some(event) => {
+                    let found = lookups.iter().filter_map(|lookup| Some((&*lookup.name, lookup.seen(event)?)));
+                    let seen = Envelope::kind_with(event.kind.clone(), found);
+                    events.insert(name.as_str(), (event, seen, program));
+                }
                 None => findings.push(unknown_event(source, name, catalog)),
             }
         }
         let mut aggregates: Vec<_> = events.values().map(|(event, ..)| event.aggregate_type.clone()).collect();
         aggregates.sort_unstable();
         aggregates.dedup();
-        let kind = match &projection.store {
-            Store::Clickhouse(_) => ReadModelKind::Facts,
-            _ if projection.facts => ReadModelKind::Facts,
-            _ if !projection.sum_by.is_empty() => ReadModelKind::Rollup,
-            _ if !projection.join.is_empty() => ReadModelKind::Join,
-            _ => ReadModelKind::Entity,
-        };
         findings.extend(check_kind(source, &projection, kind, &aggregates));
         if !findings.is_empty() {
             if !events.is_empty() && kind != ReadModelKind::Join {
                 // All errors at once: those of the programs whose events there are, too.
-                findings.extend(infer(&Compiler::default(), source, kind, &events).err().unwrap_or_default());
+                let found = infer(&Compiler::default(), source, kind, &events).err().unwrap_or_default();
+                // A lookup that is wrong is named once, not wherever it is read.
+                let of_lookup = |finding: &Finding| {
+                    projection.lookup.keys().any(|name| finding.message().contains(&format!("`%{name}")))
+                };
+                findings.extend(found.into_iter().filter(|finding| !of_lookup(finding)));
             }
             return Err(findings);
         }
         let compiler = Compiler::default();
-        if kind == ReadModelKind::Join {
+        let (programs, document, join) = if kind == ReadModelKind::Join {
             let (programs, document, join) = join::compile(&compiler, source, &projection, &events)?;
-            let join = Some(Arc::new(join));
-            let wrong = verify::document(source, &projection, kind, &document);
-            if !wrong.is_empty() {
-                return Err(wrong);
-            }
-            check_ttl(source, &projection, kind, &document)?;
-            return Ok(Self { kind, aggregate_types: aggregates, document, join, programs, projection });
-        }
-        let (programs, document) = infer(&compiler, source, kind, &events)?;
-        let wrong = verify::document(source, &projection, kind, &document);
+            (programs, document, Some(Arc::new(join)))
+        } else {
+            let (programs, document) = infer(&compiler, source, kind, &events)?;
+            (programs, document, None)
+        };
+        let asks = asks(&programs, &lookups);
+        let mut wrong = verify::document(source, &projection, kind, &document);
+        wrong.extend(lookup::check(source, &projection, &asks, &lookups));
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -137,7 +149,7 @@ impl Compiled {
             check_sums(source, &projection, &document)?;
         }
         check_ttl(source, &projection, kind, &document)?;
-        Ok(Self { kind, aggregate_types: aggregates, document, join: None, programs, projection })
+        Ok(Self { kind, aggregate_types: aggregates, document, join, lookups, asks, programs, projection })
     }
 
     /// The topics that feed it.
@@ -152,8 +164,14 @@ impl Compiled {
         self.programs.get(event_type)
     }
 
-    /// Tells whether another file gives the same documents in the same place: all but prose and queries goes in, and the
-    /// engine's version with it.
+    /// The lookups that the program of an event type reads.
+    #[must_use]
+    pub fn asks(&self, event_type: &str) -> &[usize] {
+        self.asks.get(event_type).map_or(&[], Vec::as_slice)
+    }
+
+    /// Tells whether another file gives the same documents in the same place: all but prose, queries, limits and masks goes in, and
+    /// the engine's version with it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
@@ -169,12 +187,42 @@ impl Compiled {
             (&ttl.value.span, &ttl.value.after).hash(&mut hasher);
         }
         p.facts.then_some("facts").hash(&mut hasher);
+        for lookup in &self.lookups {
+            // How long an answer is kept says nothing of what it is.
+            let mut lookup = LookedUp::clone(lookup);
+            lookup.cache = Duration::ZERO;
+            format!("{lookup:?}").hash(&mut hasher);
+        }
         format!("vrl-0.38:{:016x}", hasher.finish())
     }
 }
 
 pub(super) type Programs = BTreeMap<Arc<str>, Program>;
 pub(super) type Events<'a> = BTreeMap<&'a str, (&'a crate::event::EventType, Kind, &'a Spanned<String>)>;
+
+/// How exactness is kept, as the file's sections say.
+fn kind_of(projection: &Projection) -> ReadModelKind {
+    match &projection.store {
+        Store::Clickhouse(_) => ReadModelKind::Facts,
+        _ if projection.facts => ReadModelKind::Facts,
+        _ if !projection.sum_by.is_empty() => ReadModelKind::Rollup,
+        _ if !projection.join.is_empty() => ReadModelKind::Join,
+        _ => ReadModelKind::Entity,
+    }
+}
+
+/// Which lookups each program reads.
+fn asks(programs: &Programs, lookups: &[Arc<LookedUp>]) -> BTreeMap<Arc<str>, Vec<usize>> {
+    let of = |program: &Program| {
+        let reads = program.reads();
+        (0..lookups.len()).filter(|&n| reads.contains(&*lookups[n].name)).collect::<Vec<_>>()
+    };
+    programs
+        .iter()
+        .map(|(name, program)| (Arc::clone(name), of(program)))
+        .filter(|(_, asks)| !asks.is_empty())
+        .collect()
+}
 
 /// Compiles all programs until the document's type no longer widens: what one event sets, another may find or not find.
 pub(super) fn infer(
@@ -287,6 +335,21 @@ fn check_kind(source: &Source, p: &Projection, kind: ReadModelKind, aggregates: 
         ).of(Diagnosis::Feed));
     }
     findings
+}
+
+/// That settings are within their range.
+fn check_limits(source: &Source, p: &Projection) -> Vec<Finding> {
+    let limits = &p.limits;
+    let wrong = [
+        ("lag_ms_max", limits.lag_ms_max == 0, "at least 1 ms"),
+        ("batch_max", !(1..=10_000).contains(&limits.batch_max), "1 to 10,000 events"),
+        ("batch_wait_ms", limits.batch_wait_ms > 5_000, "at most 5,000 ms: queries that carry a token wait as long"),
+    ];
+    let finding = |(name, _, help): (&str, bool, &str)| {
+        Finding::at_entry(source, name, format!("`{name}` is out of its range"), format!("write {help}"))
+            .of(Diagnosis::Limits)
+    };
+    wrong.into_iter().filter(|(_, is_wrong, _)| *is_wrong).map(finding).collect()
 }
 
 fn check_name(source: &Source, name: &Spanned<String>) -> Vec<Finding> {

@@ -46,6 +46,12 @@ pub enum Diagnosis {
     SumBy,
     /// The parents of a join, and what it makes of them.
     Join,
+    /// What is asked for by key.
+    Lookup,
+    /// Personal data, and how it is shown.
+    Masks,
+    /// Settings out of their range.
+    Limits,
     /// When documents expire.
     Ttl,
     /// The day of a fact.
@@ -66,7 +72,7 @@ pub enum Diagnosis {
 
 impl Diagnosis {
     /// All that there are.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Shape,
         Self::Name,
         Self::UnknownEvent,
@@ -80,6 +86,9 @@ impl Diagnosis {
         Self::ReservedName,
         Self::SumBy,
         Self::Join,
+        Self::Lookup,
+        Self::Masks,
+        Self::Limits,
         Self::Ttl,
         Self::Day,
         Self::Mapping,
@@ -107,6 +116,9 @@ impl Diagnosis {
             Self::ReservedName => "reserved-name",
             Self::SumBy => "sum-by",
             Self::Join => "join",
+            Self::Lookup => "lookup",
+            Self::Masks => "masks",
+            Self::Limits => "limits",
             Self::Ttl => "ttl",
             Self::Day => "day",
             Self::Mapping => "mapping",

@@ -70,7 +70,7 @@ impl IdPath {
     }
 
     /// What stands at it in values of this type.
-    pub(super) fn kind(&self, part: &Kind) -> Kind {
+    pub(crate) fn kind(&self, part: &Kind) -> Kind {
         self.0.iter().fold(part.clone(), |kind, segment| match segment {
             Segment::Field(name) => {
                 let Some(fields) = kind.as_object() else { return Kind::undefined() };
@@ -82,7 +82,7 @@ impl IdPath {
     }
 
     /// The ids at it. Null or absent is none.
-    fn ids(&self, part: &Object) -> Result<BTreeSet<String>, String> {
+    pub(crate) fn ids(&self, part: &Object) -> Result<BTreeSet<String>, String> {
         let mut at = vec![part.get(self.0.first().and_then(Segment::field).unwrap_or_default())];
         for segment in &self.0[1..] {
             at = match segment {

@@ -3,6 +3,8 @@
 mod compile;
 mod diagnostic;
 mod join;
+mod lookup;
+mod masks;
 mod model;
 mod query;
 mod schema;
@@ -12,9 +14,11 @@ mod verify;
 pub use compile::{Compiled, ReadModelKind};
 pub use diagnostic::{Diagnosis, Finding, Source};
 pub use join::{IdPath, Join, Parent};
+pub use lookup::{LookedUp, LookupFrom};
+pub use masks::{check_masks, personal_fields};
 pub use model::{
-    ClickhouseStore, DayRollup, ElasticsearchStore, NamedParent, ParentIds, PostgresStore, Projection, RedisStore,
-    Store, Ttl,
+    ClickhouseStore, DayRollup, ElasticsearchStore, Limits, Lookup, Mask, Missing, NamedParent, ParentIds,
+    PostgresStore, Projection, RedisStore, Store, Ttl,
 };
 pub use query::*;
 pub use schema::schema;

@@ -42,6 +42,17 @@ pub struct Projection {
     /// none; with many, an object of them by id). What it leaves in `.` is what readers see. It can't fail.
     #[serde(default)]
     pub derive: Option<Spanned<String>>,
+    /// What programs may ask for by key when an event is folded: `%name` in them is what another read model, or a Postgres table,
+    /// holds **at that moment**. What has to follow later changes is a `join`.
+    #[serde(default)]
+    pub lookup: BTreeMap<String, Spanned<Lookup>>,
+    /// How personal data in its documents is shown to those who may not read it, by field: what comes from an event's field that
+    /// the schema marks `personal` must be named here.
+    #[serde(default)]
+    pub masks: BTreeMap<String, Mask>,
+    /// What may be asked of it and of its host.
+    #[serde(default)]
+    pub limits: Limits,
     /// A program for each event type: `.` is the document, `%` the event. For facts and rollups, `.` is the row to be added, or an array of
     /// rows. In a join, `.` is the part of the event's own aggregate.
     pub on: BTreeMap<String, Spanned<String>>,
@@ -98,6 +109,90 @@ pub struct NamedParent {
     pub aggregate: String,
     /// The path to its id.
     pub id: String,
+}
+
+/// Values that are asked for by key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lookup {
+    /// The read model whose documents are asked for: in Redis, Elasticsearch or Postgres, whichever generation is live.
+    #[serde(default)]
+    pub read_model: Option<String>,
+    /// Or a Postgres table or view, `schema.table`, in the database of the read models.
+    #[serde(default)]
+    pub table: Option<String>,
+    /// The table's column that holds the key.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// Where the event's data holds the key: `book_id`, or `lines[].book_id` for many. Null is no key, and gives null.
+    pub key: String,
+    /// The fields that programs read, each with its type: `string`, `integer`, `float`, `boolean` or `time`, and `?` behind it if
+    /// it may be null.
+    pub fields: BTreeMap<String, String>,
+    /// What holds when there is nothing under a key, or a field without `?` is null there: the event waits for some minutes before
+    /// it becomes a dead letter, `null` is found, or the event becomes a dead letter (`dlq`).
+    #[serde(default)]
+    pub missing: Missing,
+    /// For how many ms an answer may be taken again. 10,000 by default; what was missing is asked for each time.
+    #[serde(default)]
+    pub cache_ms: Option<u32>,
+}
+
+/// What holds when a lookup finds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Option<String>")]
+pub enum Missing {
+    /// The event waits, and what follows in its partition with it.
+    #[default]
+    Wait,
+    /// The program sees null.
+    Null,
+    /// The event is a dead letter.
+    Dlq,
+}
+
+impl TryFrom<Option<String>> for Missing {
+    type Error = String;
+
+    fn try_from(text: Option<String>) -> Result<Self, String> {
+        match text.as_deref() {
+            None | Some("null") => Ok(Self::Null),
+            Some("wait") => Ok(Self::Wait),
+            Some("dlq") => Ok(Self::Dlq),
+            Some(other) => Err(format!("`missing: {other}`: expected wait, null or dlq")),
+        }
+    }
+}
+
+/// How personal data is shown to those who may not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mask {
+    /// As null.
+    Hide,
+    /// Its first letter, and `…`.
+    Initial,
+    /// All who may read the document may read it.
+    Show,
+}
+
+/// What may be asked of a read model and of its host. Taken up when a host takes up the generation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// From the event to readers, in ms: above it the read model is late. 1,000 by default.
+    pub lag_ms_max: u32,
+    /// Events in one batch at most, 1 to 10,000. 500 by default.
+    pub batch_max: u16,
+    /// For how many ms after a batch the next one waits for more events, up to 5,000: fewer and larger writes for later documents.
+    /// 0 by default.
+    pub batch_wait_ms: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { lag_ms_max: 1_000, batch_max: 500, batch_wait_ms: 0 }
+    }
 }
 
 /// Where the documents live.

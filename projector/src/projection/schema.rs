@@ -114,7 +114,7 @@ fn of_struct(doc: &str, body: &[String], all_optional: bool) -> Result<Json, Str
 
 /// Variants without content are texts, those with some are maps of one entry, or that content itself.
 fn of_enum(doc: &str, body: &[String], is_untagged: bool) -> Result<Json, String> {
-    let (mut texts, mut maps, mut docs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut texts, mut maps, mut docs): (Vec<Json>, _, Vec<String>) = (Vec::new(), Vec::new(), Vec::new());
     for line in body.iter().map(|line| line.trim()) {
         if let Some(doc) = line.strip_prefix("///") {
             docs.push(doc.trim().to_owned());
@@ -130,7 +130,9 @@ fn of_enum(doc: &str, body: &[String], is_untagged: bool) -> Result<Json, String
                 "description": docs.join(" "), "type": "object", "required": [name], "additionalProperties": false,
                 "properties": { name.clone(): reference(content) },
             })),
-            None => texts.push(name),
+            // As YAML's null, too.
+            None if name == "null" => texts.extend([Json::Null, name.into()]),
+            None => texts.push(name.into()),
         }
         docs.clear();
     }

@@ -20,6 +20,9 @@ pub struct TestCase {
     /// the events once more. `unreadable: …` in place of data is a payload that can't be decoded.
     #[serde(default)]
     pub given: Vec<Spanned<Node>>,
+    /// What lookups find, by name and key: `book: { b-1: { title: Emma } }`. What isn't named here isn't found.
+    #[serde(default)]
+    pub lookup: BTreeMap<String, Spanned<BTreeMap<String, Json>>>,
     /// What they come to.
     #[serde(default)]
     pub expect: Expect,

@@ -147,7 +147,7 @@ fn at_field(
     }
 }
 
-fn names(document: &Kind) -> Vec<String> {
+pub(super) fn names(document: &Kind) -> Vec<String> {
     let known = document.as_object().map(Collection::known);
     known.into_iter().flatten().map(|(name, _)| name.as_str().to_owned()).collect()
 }

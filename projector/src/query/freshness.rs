@@ -7,12 +7,12 @@
 //! so what the progress covers is in the data.
 
 use super::feed::Subscription;
-use super::partition::partition_of;
 use super::token::Token;
 use super::write_side::Written;
 use crate::apply::Progress;
 use crate::control::ProgressMap;
 use crate::sink::Partition;
+use crate::source::partition_of;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;

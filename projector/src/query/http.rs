@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value as Json, json};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -133,17 +134,15 @@ async fn description(State(service): State<Service>) -> Response {
 
 async fn query(State(service): State<Service>, request: Request) -> Response {
     let request = request.into_parts().0;
-    service.limited(route(&service, &request)).await
+    limited(&service, route(&service, &request)).await
 }
 
-impl Service {
-    /// Answers within the limits on requests at a time and on a request's time.
-    pub(super) async fn limited(&self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
-        let Ok(_permit) = self.permits.try_acquire() else { return Problem::overloaded().into_response() };
-        match timeout(REQUEST_TIMEOUT, work).await {
-            Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
-            Err(_) => Problem::timed_out().into_response(),
-        }
+/// Answers within the limits on requests at a time and on a request's time.
+pub(super) async fn limited(service: &Service, work: impl Future<Output = Result<Response, Problem>>) -> Response {
+    let Ok(_permit) = service.permits.try_acquire() else { return Problem::overloaded().into_response() };
+    match timeout(REQUEST_TIMEOUT, work).await {
+        Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
+        Err(_) => Problem::timed_out().into_response(),
     }
 }
 
@@ -173,7 +172,7 @@ async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> 
 pub(super) struct Answered {
     pub(super) model: Arc<ReadModel>,
     /// How long it was waited for, where the caller asked for something.
-    waited: Option<Duration>,
+    pub(super) waited: Option<Duration>,
 }
 
 /// Answers a request from what is live: the answer or the problem, each with the read model; or a problem of the request itself.
@@ -216,7 +215,13 @@ pub(super) async fn ask_as(
             Ok(question) => question,
             Err(problem) => return Ok((answered, Err(problem))),
         };
-        match Box::pin(question.answer(service)).await {
+        let answer = Box::pin(question.answer(service)).await;
+        if !matches!(answer, Err(Halt::Superseded)) {
+            let failed = matches!(&answer, Err(Halt::Problem(problem)) if problem.is_failure());
+            let waited_for_nothing = matches!(&answer, Ok((_, None)));
+            answered.model.note(failed, waited_for_nothing.then(|| begin.elapsed()));
+        }
+        match answer {
             Ok((answer, waited)) => {
                 answered.waited = waited;
                 return Ok((answered, Ok(answer)));

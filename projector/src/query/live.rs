@@ -12,11 +12,12 @@
 use super::endpoint::Endpoint;
 use super::feed::{Feed, Feeds, ProgressSource};
 use super::gate::Gate;
-use super::lag::LagMeter;
 use super::path::Routes;
 use super::store::{Reader, http_client};
-use crate::control::{Control, ControlError, Generation, HostStatus, SERVE_LEASE_MS};
+use super::tally::Tally;
+use crate::control::{self, Control, ControlError, Generation, HostStatus, SERVE_LEASE_MS};
 use crate::event::Catalog;
+use crate::host::LagMeter;
 use crate::projection::{Compiled, ReadModelKind, Source};
 use crate::sink::StoreUrls;
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ struct Lag {
     /// In ms; negative when not known.
     now_ms: AtomicI64,
     meter: Mutex<LagMeter>,
+    tally: Mutex<Tally>,
     follower: AbortHandle,
 }
 
@@ -63,6 +65,11 @@ impl Drop for Lag {
 impl ReadModel {
     pub(crate) fn name(&self) -> &str {
         &self.generation.read_model
+    }
+
+    /// A query came to its end: see [`Tally::note`].
+    pub(crate) fn note(&self, failed: bool, took: Option<Duration>) {
+        self.lag.tally.lock().unwrap_or_else(PoisonError::into_inner).note(failed, took);
     }
 
     /// As last reported; `None` when no host reports.
@@ -111,6 +118,8 @@ pub(crate) struct Keeper {
     version: AtomicI64,
     /// Of generations that aren't served any more, and may still be read.
     closed: Mutex<Vec<Arc<Gate>>>,
+    /// Generations that may go live soon: compiled, connected and followed before both stand still for it.
+    prepared: Mutex<BTreeMap<i64, Arc<ReadModel>>>,
     /// When we asked for the newest version that we serve.
     made_sure: watch::Sender<Instant>,
     urls: StoreUrls,
@@ -128,6 +137,7 @@ impl Keeper {
             id: Uuid::now_v7(),
             version: AtomicI64::new(0),
             closed: Mutex::default(),
+            prepared: Mutex::default(),
             made_sure: watch::Sender::new(Instant::now()),
             urls,
             schemas,
@@ -195,9 +205,17 @@ impl Keeper {
         } else {
             self.made_sure.send_replace(asked);
         }
+        if whole {
+            self.prepare(control.upcoming().await?, source);
+        }
         if let Some(live) = self.live().filter(|_| whole) {
             let reports = control.host_status().await?;
             live.models.values().for_each(|model| measure(model, &reports));
+            let served = live.models.iter().map(|(id, model)| {
+                let sum = model.lag.tally.lock().unwrap_or_else(PoisonError::into_inner).turn();
+                control::Served { generation_id: *id, answered: sum.answered, failed: sum.failed, p99_ms: sum.p99_ms }
+            });
+            control.report_served(self.id, &served.collect::<Vec<_>>()).await?;
         }
         Ok(())
     }
@@ -231,6 +249,22 @@ impl Keeper {
     pub(crate) async fn leave(&self, control_url: &str) {
         let leave = async { Control::connect(control_url).await?.serves_no_more(self.id).await };
         _ = timeout(LOOK_TIMEOUT, leave).await;
+    }
+
+    /// Makes what may go live soon ready to be served, so that a swap has only to bind it.
+    fn prepare(&self, upcoming: Vec<Generation>, source: &Arc<dyn ProgressSource>) {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.retain(|id, _| upcoming.iter().any(|generation| generation.generation_id == *id));
+        for generation in upcoming {
+            let id = generation.generation_id;
+            if prepared.contains_key(&id) {
+                continue;
+            }
+            // What can't be compiled is said once it is live.
+            if let Ok(model) = self.compile(generation, None, source) {
+                prepared.insert(id, model);
+            }
+        }
     }
 
     /// Serves these generations, once the progress of what is new was read.
@@ -293,7 +327,8 @@ impl Keeper {
         let mut live = Live { models: BTreeMap::new(), routes: Routes::new(), broken: BTreeMap::new(), made_from };
         for generation in generations {
             let (id, name) = (generation.generation_id, generation.read_model.clone());
-            let known = before.and_then(|live| live.models.get(&id));
+            let ready = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            let known = before.and_then(|live| live.models.get(&id)).or(ready.as_ref());
             let model = match self.compile(generation, known, source) {
                 Ok(model) => model,
                 Err(reason) => {
@@ -315,6 +350,9 @@ impl Keeper {
         known: Option<&Arc<ReadModel>>,
         source: &Arc<dyn ProgressSource>,
     ) -> Result<Arc<ReadModel>, String> {
+        if let Some(known) = known.filter(|known| known.generation.config == generation.config) {
+            return Ok(Arc::clone(known));
+        }
         let file = Source { name: generation.id().into(), text: generation.config.as_str().into() };
         let said = |findings: Vec<crate::projection::Finding>| {
             findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -339,7 +377,7 @@ impl Keeper {
 fn follow_progress(generation_id: i64, source: &Arc<dyn ProgressSource>) -> (Arc<Feed>, Arc<Lag>) {
     let feed = Feed::new(generation_id);
     let follower = tokio::spawn(Arc::clone(&feed).follow(Arc::clone(source))).abort_handle();
-    (feed, Arc::new(Lag { now_ms: AtomicI64::new(-1), meter: Mutex::default(), follower }))
+    (feed, Arc::new(Lag { now_ms: AtomicI64::new(-1), meter: Mutex::default(), tally: Mutex::default(), follower }))
 }
 
 fn measure(model: &ReadModel, reports: &[HostStatus]) {

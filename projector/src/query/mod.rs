@@ -30,11 +30,9 @@ mod feed;
 mod freshness;
 mod gate;
 mod http;
-mod lag;
 mod live;
 mod openapi;
 mod parameters;
-mod partition;
 mod path;
 mod problem;
 mod reached;
@@ -44,14 +42,15 @@ mod request;
 mod service;
 mod store;
 mod subscribe;
+mod tally;
 mod template;
 mod token;
 mod verify;
 mod wait;
 mod write_side;
 
+pub use crate::source::partition_of;
 pub use endpoint::Endpoint;
-pub use partition::partition_of;
 pub use service::ServiceLimits;
 pub use token::{Stream, Token, TokenError};
 

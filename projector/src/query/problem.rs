@@ -179,6 +179,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the query failed", detail)
     }
 
+    /// Whether it is the store's fault or ours, rather than that of the question or of events that haven't come yet.
+    pub(crate) fn is_failure(&self) -> bool {
+        ["store-unavailable", "internal"].contains(&self.name)
+    }
+
     fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self

@@ -5,41 +5,51 @@
 //! later, also without a token: a search engine is refreshed before. Where queries are cached, an answer from before may live on
 //! for its time; a query with the token sees past it.
 
-use super::http::{Answered, json_response};
+use super::http::{Answered, json_response, limited};
 use super::live::ReadModel;
 use super::problem::Problem;
 use super::request::{Asked, Freshness, pairs};
 use super::service::Service;
 use super::store::Reader;
-use super::wait::{Halt, Wait};
+use super::wait::{Halt, Reached, Wait, failed};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) async fn freshness(State(service): State<Service>, Path(name): Path<String>, request: Request) -> Response {
     let request = request.into_parts().0;
-    service.limited(look(&service, &name, &request)).await
+    limited(&service, look(&service, &name, &request)).await
 }
 
 async fn look(service: &Service, name: &str, request: &Parts) -> Result<Response, Problem> {
     let begin = Instant::now();
     let asked = Asked::read(pairs(&request.uri)?, &request.headers)?;
     if let Some((unknown, _)) = asked.parameters.first() {
-        return Err(Problem::parameter(unknown, "consistency_token and wait_ms are all that can be given here"));
+        return Err(Problem::parameter(unknown, ALL_THAT_CAN_BE_ASKED));
+    }
+    for (parameter, is_given) in
+        [("min_seq", asked.freshness.min_seq.is_some()), ("consistency", asked.freshness.strong)]
+    {
+        if is_given {
+            return Err(Problem::parameter(parameter, ALL_THAT_CAN_BE_ASKED));
+        }
     }
     service.keeper.make_sure().await;
     loop {
         let live = service.keeper.live().ok_or_else(|| Problem::not_ready("the control store wasn't reached yet"))?;
         let model = live.models.values().find(|model| model.name() == name);
         let model = model.ok_or_else(|| Problem::no_such_read_model(name))?;
-        let answered = Answered::of(Arc::clone(model));
+        let mut answered = Answered { model: Arc::clone(model), waited: None };
         match reached(service, model, &asked.freshness, begin).await {
-            Ok(position) => {
+            Ok((reached, waited)) => {
+                let position = super::freshness::position(&reached.progress);
                 let body = json!({"read_model": name, "generation": model.generation.generation, "position": position});
+                answered.waited = waited;
                 return Ok(answered.with_source(json_response(StatusCode::OK, &body), position));
             }
             Err(Halt::Problem(problem)) => {
@@ -51,15 +61,22 @@ async fn look(service: &Service, name: &str, request: &Parts) -> Result<Response
     }
 }
 
-/// Waits until `model` shows to all readers what the caller knows to be written, and gives the position that it has then.
-async fn reached(service: &Service, model: &ReadModel, asked: &Freshness, begin: Instant) -> Result<i64, Halt> {
-    // Half a promise would be none.
-    let asked = Freshness { stale_ok: false, ..asked.clone() };
-    let wait = Wait::of_tokens(model, &asked, service.write_side.as_ref(), begin);
+const ALL_THAT_CAN_BE_ASKED: &str = "consistency_token and wait_ms are all that can be given here";
+
+/// Waits until `model` shows to all readers what the caller knows to be written.
+async fn reached(
+    service: &Service,
+    model: &ReadModel,
+    freshness: &Freshness,
+    begin: Instant,
+) -> Result<(Reached, Option<Duration>), Halt> {
+    // Nothing is read here, so there is nothing old to be content with.
+    let freshness = Freshness { stale_ok: false, ..freshness.clone() };
+    let wait = Wait::of_tokens(model, &freshness, service.write_side.as_ref(), begin);
     let reached = wait.reach().await?;
     if let (Reader::Search(reader), true) = (&model.reader, wait.asks()) {
         let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
-        reader.refresh().await.map_err(|_| Problem::store(model.name()))?;
+        reader.refresh().await.map_err(|error| failed(model, &error))?;
     }
-    Ok(super::freshness::position(&reached.progress))
+    Ok((reached, wait.asks().then(|| wait.waited())))
 }

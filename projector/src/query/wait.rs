@@ -89,12 +89,7 @@ impl<'a> Wait<'a> {
         Ok(wait)
     }
 
-    /// Whether the caller asked for anything.
-    pub(crate) fn asks(&self) -> bool {
-        !self.demands.is_empty() || self.version.is_some()
-    }
-
-    /// For what the tokens say, and nothing else.
+    /// Waits for tokens alone.
     pub(crate) fn of_tokens(
         model: &'a ReadModel,
         freshness: &Freshness,
@@ -112,6 +107,11 @@ impl<'a> Wait<'a> {
             until: freshness::deadline(begin, freshness.wait_ms),
             waited_us: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the caller asked for anything.
+    pub(crate) fn asks(&self) -> bool {
+        !self.demands.is_empty() || self.version.is_some()
     }
 
     pub(crate) fn waited(&self) -> Duration {
@@ -314,7 +314,7 @@ pub(crate) async fn read<T>(
 /// How long a read may queue behind others: what woke many waiters at once is a short crowd, not an overload.
 const QUEUE_MAX: Duration = Duration::from_millis(500);
 
-fn failed(model: &ReadModel, error: &super::store::ReadError) -> Problem {
+pub(super) fn failed(model: &ReadModel, error: &super::store::ReadError) -> Problem {
     use super::store::ReadError;
     tracing::warn!(read_model = model.name(), %error, "the store gave no answer");
     match error {

@@ -121,7 +121,7 @@ impl Inner {
         let fact = write.version == 0;
         match self.documents.get(&write.key) {
             Some(_) if fact => return Outcome::Written,
-            Some(kept) if kept.stored.version >= write.version => return Outcome::Stale,
+            Some(kept) if kept.stored.version >= write.version + i64::from(write.again) => return Outcome::Stale,
             _ => {}
         }
         let kept = Kept { stored: write.stored(), expires: write.expires, parents: write.parents.clone() };

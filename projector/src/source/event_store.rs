@@ -25,10 +25,14 @@
 //! All is read in one snapshot, through a cursor over narrow rows: Postgres sorts these once (on disk, if they are many), the
 //! payloads are fetched 500 at a time.
 
+use crate::apply::Occurrence;
+use crate::event::Raw;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, FromRow, PgConnection};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 /// Which rows.
 #[derive(Clone, Debug)]
@@ -64,6 +68,17 @@ pub enum EventStoreError {
         txid: i64,
         /// The largest `tx_min` of it and the rows before it.
         watermark: i64,
+    },
+    /// A transaction keeps a snapshot from being exact.
+    #[error(
+        "event store: transaction {txid} has been open for longer than {patience:?}, and its events may be in Kafka already; end it \
+         (select * from pg_stat_activity where backend_xid is not null order by xact_start), this goes on by itself"
+    )]
+    Open {
+        /// The oldest one.
+        txid: i64,
+        /// How long it was waited for.
+        patience: Duration,
     },
 }
 
@@ -118,6 +133,30 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
+    /// Which life of the database wrote it.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// What names it within its epoch and topic; none if its row is out of order.
+    #[must_use]
+    pub fn occurrence(&self) -> Option<Occurrence> {
+        let (txid, sequence) = (self.txid.parse().ok()?, self.sequence.parse().ok()?);
+        Some((txid, self.aggregate_id.as_str().into(), sequence))
+    }
+
+    /// Key, headers and payload as a consumer has them.
+    #[must_use]
+    pub fn raw(&self) -> Raw {
+        let header = |(name, value): (&str, &str)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
+        Raw {
+            key: Some(Bytes::copy_from_slice(self.aggregate_id.as_bytes())),
+            headers: self.headers().map(header).into(),
+            payload: Some(Bytes::copy_from_slice(&self.payload)),
+        }
+    }
+
     /// The headers in the order of connectors/outbox.json, behind the router's own.
     #[must_use]
     pub fn headers(&self) -> [(&'static str, &str); 10] {
@@ -165,30 +204,72 @@ from unnest($1::bigint[]) with ordinality as wanted(position, nth)
 join events on events.global_position = wanted.position
 order by nth"#;
 
+async fn connect(url: &str) -> Result<PgConnection, EventStoreError> {
+    // Sorting may be slow, and is no news.
+    let options = PgConnectOptions::from_str(url)?.application_name("projector").disable_statement_logging();
+    Ok(options.connect().await?)
+}
+
+/// Reading takes as long as who takes the events takes.
+const BEGIN: &str = "begin isolation level repeatable read read only;
+    set local statement_timeout = 0;
+    set local idle_in_transaction_session_timeout = 0";
+
+/// How soon it is looked again whether transactions have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 impl History {
     /// Takes a snapshot and sorts what it sees of the selection.
     ///
     /// # Errors
     /// [`EventStoreError::Database`].
     pub async fn open(url: &str, selection: &Selection) -> Result<Self, EventStoreError> {
-        // Sorting may be slow, and is no news.
-        let options = PgConnectOptions::from_str(url)?.application_name("projector").disable_statement_logging();
-        let mut history = Self { connection: options.connect().await? };
-        // Sending takes as long as Kafka takes.
-        sqlx::raw_sql(
-            "begin isolation level repeatable read read only;
-             set local statement_timeout = 0;
-             set local idle_in_transaction_session_timeout = 0",
-        )
-        .execute(&mut history.connection)
-        .await?;
+        let mut history = Self { connection: connect(url).await? };
+        sqlx::raw_sql(BEGIN).execute(&mut history.connection).await?;
+        history.sort(selection).await?;
+        Ok(history)
+    }
+
+    /// [`History::open`], in a snapshot that sees every transaction that has committed by now, also one whose commit others have
+    /// heard of (by the log that Debezium reads) before Postgres lets snapshots see it.
+    ///
+    /// A transaction has its id before it writes, so one that has committed has a smaller id than one that is made now. All of
+    /// those have ended when the oldest one running has at least that id. (The end of another snapshot wouldn't do for that:
+    /// it is one above the last transaction known to have *ended*, so the one in question may be at or above it.)
+    ///
+    /// # Errors
+    /// [`EventStoreError`]; among them that a transaction stays open for longer than `patience`.
+    pub async fn open_behind(url: &str, selection: &Selection, patience: Duration) -> Result<Self, EventStoreError> {
+        let mut history = Self { connection: connect(url).await? };
+        let now: i64 =
+            sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(&mut history.connection).await?;
+        let until = Instant::now() + patience;
+        loop {
+            sqlx::raw_sql(BEGIN).execute(&mut history.connection).await?;
+            let oldest: i64 = sqlx::query_scalar("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+                .fetch_one(&mut history.connection)
+                .await?;
+            if oldest >= now {
+                break;
+            }
+            sqlx::raw_sql("rollback").execute(&mut history.connection).await?;
+            if Instant::now() > until {
+                return Err(EventStoreError::Open { txid: oldest, patience });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        history.sort(selection).await?;
+        Ok(history)
+    }
+
+    async fn sort(&mut self, selection: &Selection) -> Result<(), EventStoreError> {
         sqlx::query(OPEN)
             .bind(&selection.aggregate_type)
             .bind(selection.from_position)
             .bind(&selection.aggregate_ids)
-            .execute(&mut history.connection)
+            .execute(&mut self.connection)
             .await?;
-        Ok(history)
+        Ok(())
     }
 
     /// Counts what there is from the beginning, makes sure that it can be told apart, and returns to the beginning.

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// How long a full queue may block polling before the partitions are paused.
 const FULL_QUEUE_PATIENCE: Duration = Duration::from_secs(2);
@@ -57,8 +57,19 @@ pub enum SourceError {
     Thread(#[from] std::io::Error),
 }
 
+/// What may wait between Kafka and who reads the queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Items in the queue.
+    pub items: usize,
+    /// KiB of the messages in the queue; one that is larger waits until the queue is empty.
+    pub queue_kib: u32,
+    /// KiB that the client library fetches ahead of the queue, and in one answer of a broker's.
+    pub fetch_kib: u32,
+}
+
 /// A message and where it stood.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Message {
     /// Its partition.
     pub partition: Partition,
@@ -66,6 +77,18 @@ pub struct Message {
     pub offset: i64,
     /// What it says.
     pub raw: Raw,
+    /// Its part of the queue's [`Room`], given back when this is dropped.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+impl Message {
+    /// About what it takes in memory: the bytes, and what each header costs beside them.
+    fn kib(&self) -> u32 {
+        const EACH: usize = 64;
+        let length = |bytes: &Option<Bytes>| EACH + bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.raw.headers.iter().map(|(key, value)| 2 * EACH + key.len() + value.len()).sum();
+        u32::try_from((length(&self.raw.key) + length(&self.raw.payload) + headers).div_ceil(1024)).unwrap_or(u32::MAX)
+    }
 }
 
 /// What the queue carries.
@@ -91,7 +114,7 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Joins `group`, reads `topics` and feeds the queue, of at most `capacity` items.
+    /// Joins `group`, reads `topics` and feeds the queue, which holds as much as there is `room`.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -99,9 +122,10 @@ impl KafkaSource {
         config: &KafkaConfig,
         group: &str,
         topics: &[String],
-        capacity: usize,
+        room: Room,
     ) -> Result<(Self, mpsc::Receiver<Item>), SourceError> {
-        let (queue, items) = mpsc::channel(capacity);
+        let (queue, items) = mpsc::channel(room.items);
+        let fetch_bytes = u64::from(room.fetch_kib) * 1024;
         let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", &config.kafka_brokers)
@@ -114,9 +138,9 @@ impl KafkaSource {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "10000")
             .set("fetch.queue.backoff.ms", "10")
-            // What may wait here while a store is away, for each generation; and come in one answer, of all partitions.
-            .set("queued.max.messages.kbytes", "8192")
-            .set("fetch.max.bytes", "4194304")
+            // What may wait here while a store is away; and come in one answer, of all partitions.
+            .set("queued.max.messages.kbytes", room.fetch_kib.to_string())
+            .set("fetch.max.bytes", fetch_bytes.to_string())
             .set("statistics.interval.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Warning);
         if let Some(instance) = &config.instance_id {
@@ -132,6 +156,8 @@ impl KafkaSource {
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (rewinds, asked) = std::sync::mpsc::channel();
         let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default(), fatal: Arc::default() };
+        let queue =
+            Queue { items: queue, kib: Arc::new(Semaphore::new(room.queue_kib as usize)), kib_max: room.queue_kib };
         let (stop, fatal) = (Arc::clone(&source.stop), Arc::clone(&source.fatal));
         std::thread::Builder::new()
             .name(format!("kafka-{group}"))
@@ -300,14 +326,39 @@ fn start_at(list: &TopicPartitionList, offsets: &[i64]) -> Result<TopicPartition
     Ok(start)
 }
 
+/// The queue's end on the polling thread.
+struct Queue {
+    items: mpsc::Sender<Item>,
+    kib: Arc<Semaphore>,
+    kib_max: u32,
+}
+
+impl Queue {
+    /// Gives the item back if there is no room for it.
+    fn try_put(&self, mut item: Item) -> Result<(), Item> {
+        if let Item::Message(message) = &mut item
+            && message.room.is_none()
+        {
+            let kib = message.kib().clamp(1, self.kib_max);
+            let Ok(room) = Arc::clone(&self.kib).try_acquire_many_owned(kib) else { return Err(item) };
+            message.room = Some(room);
+        }
+        match self.items.try_send(item) {
+            // nobody reads any more
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(back)) => Err(back),
+        }
+    }
+}
+
 fn poll(
     consumer: &BaseConsumer<Context>,
-    queue: &mpsc::Sender<Item>,
+    queue: &Queue,
     rewinds: &std::sync::mpsc::Receiver<(Partition, i64)>,
     stop: &AtomicBool,
     fatal: &OnceLock<String>,
 ) {
-    while !stop.load(Ordering::Relaxed) && !queue.is_closed() {
+    while !stop.load(Ordering::Relaxed) && !queue.items.is_closed() {
         while let Ok((partition, offset)) = rewinds.try_recv() {
             let offset = if offset == 0 { Offset::Beginning } else { Offset::Offset(offset) };
             match consumer.seek(&partition.topic, partition.number, offset, Duration::from_secs(5)) {
@@ -338,6 +389,7 @@ fn poll(
                         headers: headers.unwrap_or_default(),
                         payload: message.payload().map(Bytes::copy_from_slice),
                     },
+                    room: None,
                 });
                 push(consumer, queue, stop, item);
             }
@@ -356,13 +408,13 @@ fn poll(
 }
 
 /// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.
-fn push(consumer: &BaseConsumer<Context>, queue: &mpsc::Sender<Item>, stop: &AtomicBool, item: Item) {
+fn push(consumer: &BaseConsumer<Context>, queue: &Queue, stop: &AtomicBool, item: Item) {
     let (mut item, full_since, mut paused) = (item, Instant::now(), false);
     let revocations = consumer.context().revocations(&item);
     while consumer.context().revocations(&item) == revocations {
-        match queue.try_send(item) {
-            Ok(()) | Err(TrySendError::Closed(_)) => break,
-            Err(TrySendError::Full(back)) => item = back,
+        match queue.try_put(item) {
+            Ok(()) => break,
+            Err(back) => item = back,
         }
         if !paused && full_since.elapsed() > FULL_QUEUE_PATIENCE {
             paused = consumer.assignment().and_then(|all| consumer.pause(&all)).is_ok();

@@ -2,14 +2,18 @@
 
 mod checks;
 mod connect;
+mod edges;
 mod event_store;
 mod kafka;
+mod partition;
 mod producer;
 mod resume;
 
 pub use checks::{Frozen, Refusal, Refused, Topic, before_reading, describe, frozen, judge_connectors, judge_topic};
 pub use connect::{ConnectError, Connector, connectors};
+pub use edges::{Bounds, Edges, bounds};
 pub use event_store::{EventStoreError, History, Key, Selection, StoredEvent, Survey};
-pub use kafka::{Item, KafkaConfig, KafkaSource, Message, SourceError, partition_counts};
-pub use producer::{Bounds, TopicWriter, bounds};
+pub use kafka::{Item, KafkaConfig, KafkaSource, Message, Room, SourceError, partition_counts};
+pub use partition::partition_of;
+pub use producer::TopicWriter;
 pub use resume::{Held, held, other_than};

@@ -8,53 +8,15 @@ use super::kafka::{KafkaConfig, SourceError};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Messages on their way at a time.
 const IN_FLIGHT_MAX: usize = 10_000;
-const LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks at a topic that has just been made.
-const SETTLING: Duration = Duration::from_millis(200);
-
-/// A topic's partitions: the first and the next offset of each.
-pub type Bounds = BTreeMap<i32, (i64, i64)>;
-
-/// Where the partitions of a topic begin and end.
-///
-/// # Errors
-/// Kafka can't be reached.
-pub async fn bounds(kafka: &KafkaConfig, topic: &str, partitions: i32) -> Result<Bounds, SourceError> {
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &kafka.kafka_brokers).create()?;
-    let topic = topic.to_owned();
-    let asked = tokio::task::spawn_blocking(move || {
-        (0..partitions).map(|p| Ok((p, watermarks(&consumer, &topic, p)?))).collect::<Result<_, KafkaError>>()
-    });
-    Ok(asked.await.map_err(|error| SourceError::Thread(std::io::Error::other(error)))??)
-}
-
-/// Asks again for as long as the topic is so new that a partition has no leader, or another one than we were told.
-fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match consumer.fetch_watermarks(topic, partition, LIMIT) {
-            Err(error) if is_settling(&error) && Instant::now() < deadline => std::thread::sleep(SETTLING),
-            answer => return answer,
-        }
-    }
-}
-
-fn is_settling(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
-    error
-        .rdkafka_error_code()
-        .is_some_and(|code| matches!(code, LeaderNotAvailable | NotLeaderForPartition | UnknownTopicOrPartition))
-}
 
 /// Writes to one topic.
 pub struct TopicWriter {

@@ -4,9 +4,9 @@
 //! partition's messages are compared with the event store by count and by a hash over their aggregates and sequences in order.
 //! Only then is the rest sent behind them, and the topic is as if the refill had never stopped.
 
+use super::edges::Bounds;
 use super::event_store::{EventStoreError, History};
 use super::kafka::{KafkaConfig, SourceError};
-use super::producer::Bounds;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message as _};

@@ -28,7 +28,7 @@ fn the_schema_for_editors_is_that_of_the_code_and_knows_all_fields_in_use() {
         assert!(schema["properties"][field]["description"].as_str().is_some_and(|d| d.len() > 10), "{field}");
     }
     assert_eq!(schema["required"], serde_json::json!(["name", "store", "on"]));
-    for folder in ["../projections", "tests/library/projections"] {
+    for folder in ["../projections", "tests/library/projections", "../tests/library/projections"] {
         for entry in std::fs::read_dir(folder).unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
             let file: serde_json::Value = serde_saphyr::from_str(&text).unwrap();

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 mod bad;
+mod domain;
 mod explained;
 mod fuzz;
+mod lookups;
 mod registry;
 mod support;
 mod testing;

@@ -85,3 +85,44 @@ fn update_accepts_what_is_found_and_then_it_passes() {
     let after = std::fs::read_to_string(&path).unwrap();
     assert_eq!(before.split("expect:").next(), after.split("expect:").next());
 }
+
+/// The table of docs/projections.md, carried out.
+#[test]
+fn each_operation_that_the_manual_shows_does_what_it_says() {
+    let file = scratch("operations").join("desk.yaml");
+    let text = r#"
+name: desk
+store: { postgres: {} }
+on:
+  Borrowed: |
+    .title = %data.title
+    .note = %data.note
+    .copies = push(array(.copies) ?? [], { "id": "c-0", "state": "new" })
+    .copies = append(.copies, map_values(%data.copies) -> |copy| { { "id": copy.copy_id, "state": "lent" } })
+    .seen = (int(.seen) ?? 0) + 1
+  Renewed: |
+    del(.note)
+    .seen = (int(.seen) ?? 0) + 1
+    if .title == "Walden" { .title = "Walden, again" }
+    .copies = map_values(array(.copies) ?? []) -> |copy| {
+      if copy.id == "c-2" { copy.state = "renewed" }
+      copy
+    }
+    .copies = filter(.copies) -> |_i, copy| { copy.id != "c-1" }
+  Returned: . = null
+tests:
+  - name: all of them
+    given:
+      - Borrowed: { loan_id: l-1, title: Emma, note: wet, copies: [{ copy_id: c-1 }, { copy_id: c-2 }] }
+      - Renewed: { loan_id: l-1 }
+      - Borrowed: { loan_id: l-2 }
+      - Returned: { loan_id: l-2 }
+    expect:
+      documents:
+        l-1: { title: Emma, seen: 2, copies: [{ id: c-0, state: new }, { id: c-2, state: renewed }] }
+        l-2: null
+"#;
+    std::fs::write(&file, text).unwrap();
+    let ran = projector(&["test", file.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+}

@@ -61,6 +61,10 @@ pub struct Sim<'a> {
     hosts: [Host; 2],
     logs: Vec<Vec<Delivery>>,
     made_anew: [bool; PARTITIONS],
+    /// Offsets from which on nothing is there yet, or from which on a barrier holds.
+    pub limit: [usize; PARTITIONS],
+    /// Topics stay as they are.
+    pub same_topics: bool,
     accepted: Arc<BTreeSet<Arc<str>>>,
     zombies: Vec<Zombie>,
     /// No more faults: the world must come to rest.
@@ -96,6 +100,8 @@ impl<'a> Sim<'a> {
             hosts: Default::default(),
             logs: world.log.clone(),
             made_anew: [false; PARTITIONS],
+            limit: [usize::MAX; PARTITIONS],
+            same_topics: false,
             accepted: Arc::default(),
             zombies: Vec::new(),
             calm: false,
@@ -158,6 +164,37 @@ impl<'a> Sim<'a> {
         self.hosts[h].owned.insert(p, Owned { lane, fence, read_at, holding: 0 });
     }
 
+    /// The owner's fence, and the offset that it reads next.
+    pub fn stands(&self, p: usize) -> (i64, usize) {
+        let owned = self.hosts.iter().find_map(|host| host.owned.get(&p)).unwrap();
+        (owned.fence, usize::try_from(owned.lane.progress().next_offset).unwrap())
+    }
+
+    /// What is handled of a partition.
+    pub fn progress(&self, p: usize) -> &Progress {
+        self.hosts.iter().find_map(|host| host.owned.get(&p)).unwrap().lane.progress()
+    }
+
+    /// All partitions change hands, and read this log from now on.
+    pub fn read_on(&mut self, logs: Vec<Vec<Delivery>>) {
+        self.hosts = Default::default();
+        self.logs = logs;
+        self.cold = true;
+        for p in 0..PARTITIONS {
+            self.assign(p % 2, p);
+        }
+    }
+
+    /// What is read.
+    pub fn logs(&self) -> &[Vec<Delivery>] {
+        &self.logs
+    }
+
+    /// Saves all that is written.
+    pub fn save_all(&mut self) {
+        (0..2).for_each(|h| self.save(h));
+    }
+
     /// Everything that was in memory is gone; the partitions go to whoever is there.
     fn crash(&mut self, h: usize) {
         self.cold = true;
@@ -188,7 +225,7 @@ impl<'a> Sim<'a> {
         if self.unlucky(40) {
             self.rebalance();
         }
-        if self.unlucky(60) {
+        if !self.same_topics && self.unlucky(60) {
             self.make_anew();
         }
         if self.unlucky(12) {
@@ -323,7 +360,12 @@ impl<'a> Sim<'a> {
             let size = 1 + self.dice.below(20);
             let cold_always = self.mutation == Mutation::TrackerForgets;
             let Some(owned) = self.hosts[h].owned.get_mut(&p) else { continue };
-            let deliveries: Vec<_> = self.logs[p].iter().skip(owned.read_at).take(size).cloned().collect();
+            let deliveries: Vec<_> = self.logs[p]
+                .iter()
+                .skip(owned.read_at)
+                .take(size.min(self.limit[p].saturating_sub(owned.read_at)))
+                .cloned()
+                .collect();
             owned.holding = if owned.lane.is_holding() { owned.holding + 1 } else { 0 };
             let give_up = owned.holding > 4 && owned.read_at >= self.logs[p].len();
             if deliveries.is_empty() && !give_up {

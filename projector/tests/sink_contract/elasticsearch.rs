@@ -5,22 +5,33 @@ use super::fixtures::{apart, fenced, loan, named, place, put, run_name, speed, u
 use super::outages::outages;
 use super::progress::NUMBERS;
 use super::proxy::Proxy;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use projector::apply::{Outcome, Partition, Progress, Write};
 use projector::expr::{Object, Value};
 use projector::projection::{ElasticsearchStore, Store};
-use projector::sink::{SinkError, open};
+use projector::sink::{SinkError, StoreUrls, open};
 use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
-async fn elasticsearch_keeps_the_contract() -> Result<()> {
+async fn opensearch_keeps_the_contract() -> Result<()> {
+    contract(urls()).await
+}
+
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn elasticsearch_7_keeps_the_contract() -> Result<()> {
+    let elasticsearch_url = std::env::var("ELASTICSEARCH7_URL").context("ELASTICSEARCH7_URL")?;
+    contract(StoreUrls { elasticsearch_url, ..urls() }).await
+}
+
+async fn contract(urls: StoreUrls) -> Result<()> {
     let name = run_name();
     let result = {
-        let name = name.clone();
-        apart(async move { steps(&name).await }).await
+        let (name, urls) = (name.clone(), urls.clone());
+        apart(async move { steps(&name, &urls).await }).await
     };
-    let (client, url) = (reqwest::Client::new(), urls().elasticsearch_url);
+    let (client, url) = (reqwest::Client::new(), urls.elasticsearch_url);
     for index in [1, 3, 4].map(|number| format!("{name}-g{number}")) {
         client.delete(format!("{url}/{index}")).send().await?;
     }
@@ -30,14 +41,14 @@ async fn elasticsearch_keeps_the_contract() -> Result<()> {
     result
 }
 
-async fn steps(name: &str) -> Result<()> {
+async fn steps(name: &str, urls: &StoreUrls) -> Result<()> {
     let store = Store::Elasticsearch(ElasticsearchStore {
         fields: [("products.name".to_owned(), json!({ "type": "text" }))].into(),
     });
-    let sink = open(&store, place(name, 1), &urls())?;
+    let sink = open(&store, place(name, 1), urls)?;
     let sink = sink.as_ref();
     documents(sink, Text::Any).await?;
-    speed("elasticsearch", sink, loan).await?;
+    speed(&urls.elasticsearch_url, sink, loan).await?;
 
     // The server itself refuses a field that the mapping doesn't know, and a value that isn't of the field's type.
     let unknown = Write {
@@ -65,7 +76,7 @@ async fn steps(name: &str) -> Result<()> {
         (0..8).map(|i| put(&format!("cut-{i}"), 1, json!({ "name": "x".repeat(1 << 20) }))).collect();
     written(sink, &large).await?;
 
-    let (client, url) = (reqwest::Client::new(), urls().elasticsearch_url);
+    let (client, url) = (reqwest::Client::new(), &urls.elasticsearch_url);
     sink.refresh().await?;
     let body = json!({ "query": { "match": { "products.name": "LAMP" } }, "track_total_hits": true });
     let found: serde_json::Value =
@@ -93,7 +104,7 @@ async fn steps(name: &str) -> Result<()> {
         assert_eq!(found["hits"]["total"]["value"].as_i64() > Some(0), indexed, "{field}: {found}");
     }
 
-    let proxy = Proxy::start(&url).await?;
+    let proxy = Proxy::start(url).await?;
     let through = open(&store, place(name, 1), &urls_at(proxy.port))?;
     outages(through.as_ref(), sink, &proxy, false).await?;
 
@@ -115,7 +126,7 @@ async fn steps(name: &str) -> Result<()> {
     let old = json!({ "mappings": { "dynamic": "strict", "_meta": { "generation": format!("{name}-g4") },
         "properties": { "name": { "type": "keyword" }, "_deleted": { "type": "boolean" } } } });
     client.put(format!("{url}/{name}-g4")).json(&old).send().await?.error_for_status()?;
-    let upgraded = open(&store, place(name, 4), &urls())?;
+    let upgraded = open(&store, place(name, 4), urls)?;
     upgraded.prepare().await?;
     written(upgraded.as_ref(), &[Write { state: Some("s".into()), parents: vec!["p".into()], ..named("a", 1) }])
         .await?;
@@ -123,7 +134,7 @@ async fn steps(name: &str) -> Result<()> {
 
     // An index that something else made is not ours, and a lost one isn't made again by a write.
     client.put(format!("{url}/{name}-g3")).send().await?.error_for_status()?;
-    fenced(open(&store, place(name, 3), &urls())?.prepare().await);
+    fenced(open(&store, place(name, 3), urls)?.prepare().await);
     client.delete(format!("{url}/{name}-g1")).send().await?.error_for_status()?;
     let lost = sink.write(&[named("lost", 1)]).await;
     ensure!(matches!(lost, Err(SinkError::Broken { .. })), "{lost:?}");

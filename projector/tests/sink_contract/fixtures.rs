@@ -15,11 +15,11 @@ pub(super) fn urls() -> StoreUrls {
     // Another test of this process may have been first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     StoreUrls {
-        redis_url: env("REDIS_URL", "redis://127.0.0.1:56379"),
+        redis_url: env("REDIS_URL", "redis://127.0.0.1:16379"),
         elasticsearch_url: env("ELASTICSEARCH_URL", "http://127.0.0.1:19200"),
         clickhouse_url: env("CLICKHOUSE_URL", "http://127.0.0.1:18123"),
         clickhouse_database: env("CLICKHOUSE_DATABASE", "read_models"),
-        postgres_read_url: env("READ_DATABASE_URL", "postgres://app@127.0.0.1:55432/read_models"),
+        postgres_read_url: env("READ_DATABASE_URL", "postgres://app@127.0.0.1:15432/read_models"),
         ..StoreUrls::default()
     }
 }

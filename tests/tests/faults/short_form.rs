@@ -1,6 +1,6 @@
 //! Some of the faults, each for a few seconds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -9,12 +9,15 @@ use tests::{
     processes::{Process, connector_running, projector_ready},
     shop::{Shop, text},
     stores::Stores,
-    tools,
+    tools, var,
     write_side::WriteSide,
 };
 use uuid::Uuid;
 
 use crate::{Load, kill_and_start, pause, poison::Poison};
+
+/// How long a host may take to finish what it has begun.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
 const fn load(seed: u64) -> Load {
     Load { orders: 400, rate: 100, seed }
@@ -36,6 +39,50 @@ async fn the_projector_is_killed_in_the_middle_of_a_load() -> Result<()> {
     projector_ready().await?;
     tools::audit_agrees(60).await?;
     letters::are_of(&[]).await
+}
+
+/// What SIGTERM leaves behind is whole: whoever starts next finds nothing that was written and not noted. SIGKILL leaves such,
+/// which shows that it would be seen.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn the_projector_is_asked_to_stop_in_the_middle_of_a_load() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    tools::services_up().await?;
+    let mut redone = [0, 0];
+    for (redone, gracefully) in redone.iter_mut().zip([true, false]) {
+        let stops = async {
+            for _ in 0..3 {
+                pause(2_000).await;
+                let (projector, began) = (Process::running("projector-run")?, Instant::now());
+                if gracefully {
+                    projector.terminate().await?;
+                    ensure!(began.elapsed() < STOPPED_WITHIN, "it took {:?} to stop", began.elapsed());
+                } else {
+                    projector.kill().await?;
+                }
+                projector.start(&[])?;
+                projector_ready().await?;
+                pause(1_000).await;
+                *redone += duplicates().await?;
+            }
+            Ok(())
+        };
+        load(14 + u64::from(gracefully)).unharmed(stops).await?;
+        tools::audit_agrees(60).await?;
+    }
+    let [stopped, killed] = redone;
+    println!("events that came again: {stopped} after SIGTERM, {killed} after SIGKILL");
+    ensure!(stopped == 0, "{stopped} events were redone");
+    ensure!(killed > 0, "nothing was redone after kill -9 either: this test shows nothing");
+    Ok(())
+}
+
+/// How many events the host has found to be handled already since it was started.
+async fn duplicates() -> Result<u64> {
+    const METRIC: &str = "projection_duplicates_skipped_total{";
+    let text = reqwest::get(format!("{}/metrics", var("PROJECTOR_ADMIN_URL")?)).await?.text().await?;
+    let values = text.lines().filter(|line| line.starts_with(METRIC)).filter_map(|line| line.rsplit(' ').next());
+    values.map(|value| Ok(value.parse::<u64>()?)).sum()
 }
 
 /// A customer gets another name, and a product comes and goes, while orders that show both are placed.

@@ -1,4 +1,6 @@
 //! The job and the host are killed in the middle of rebuilds.
+//!
+//! `REBUILD_KILLS=30` does it at as many moments, chosen by chance (`REBUILD_SEED` chooses them again).
 
 use std::{process::Stdio, time::Duration};
 
@@ -10,10 +12,27 @@ use tests::{
     tools,
 };
 
-use crate::{live, settle, status};
+use crate::{READ_MODELS, live, settle, status};
 
-/// Moments after the begin of a rebuild at which the job, and a little later the host, is killed.
-const MOMENTS_MS: [u64; 3] = [300, 900, 1_600];
+/// Kills in every run.
+const KILLS: u64 = 3;
+/// A rebuild is over by then.
+const LATEST_MS: u64 = 5_000;
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
 
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
@@ -21,11 +40,15 @@ async fn a_rebuild_goes_on_after_its_job_and_its_host_were_killed() -> Result<()
     let _alone = ALONE.lock().await;
     let shop = Shop::open().await?;
     shop.place().await?;
-    for (number, ms) in MOMENTS_MS.into_iter().enumerate() {
-        let read_model = ["customer_order_history", "order_summary"][number % 2];
+    let seed = number("REBUILD_SEED").unwrap_or(20);
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let (mut done, mut never_begun) = (0, 0);
+    for kill in 1..=number("REBUILD_KILLS").unwrap_or(KILLS) {
+        let read_model = READ_MODELS[usize::try_from(dice.below(READ_MODELS.len() as u64))?];
+        let (ms, job_too) = (200 + dice.below(LATEST_MS - 200), dice.below(4) > 0);
         settle(read_model).await?;
         let before = live(read_model).await?;
-        let load = tools::load(150, 60, 80 + ms)?;
+        let load = tools::load(150, 60, 80 + kill)?;
         let mut job = tokio::process::Command::new(binary("projector"))
             .args(["rebuild", "start", read_model])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -35,7 +58,9 @@ async fn a_rebuild_goes_on_after_its_job_and_its_host_were_killed() -> Result<()
             .kill_on_drop(true)
             .spawn()?;
         tokio::time::sleep(Duration::from_millis(ms)).await;
-        job.kill().await?;
+        if job_too {
+            job.kill().await?;
+        }
         let host = Process::running("projector-run")?;
         host.kill().await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -48,13 +73,17 @@ async fn a_rebuild_goes_on_after_its_job_and_its_host_were_killed() -> Result<()
             ensure!(none, "{status}");
             Ok(Some(live(read_model).await?))
         })
-        .await?;
-        // killed before there was a rebuild, or done by the host
+        .await
+        .with_context(|| format!("REBUILD_SEED={seed}, kill {kill}"))?;
+        // killed before there was a rebuild, or done by whoever was left
         ensure!(after == before || after == before + 1, "{before} → {after}");
-        eprintln!("{read_model} killed after {ms} ms: generation {before} → {after}");
+        *(if after > before { &mut done } else { &mut never_begun }) += 1;
+        let who = if job_too { "job and host" } else { "host" };
+        eprintln!("{read_model}: {who} killed after {ms} ms: generation {before} → {after}");
         load.await?.context("the load")?;
         tools::audit_agrees(60).await?;
         settle(read_model).await?;
     }
+    eprintln!("{done} live and exact, {never_begun} killed before they had begun");
     Ok(())
 }

@@ -4,7 +4,11 @@
 
 mod catalog;
 mod kills;
+mod latency;
+mod past;
+mod probes;
 mod readers;
+mod repairs;
 mod swaps;
 
 use std::{path::PathBuf, time::Duration};
@@ -15,8 +19,21 @@ use tests::{eventually, processes::log, tools};
 use uuid::Uuid;
 
 /// All of them, in the order in which they are rebuilt.
-const READ_MODELS: [&str; 4] = ["order_summary", "customer_order_history", "daily_revenue", "product_stats"];
-const LIMIT: Duration = Duration::from_secs(60);
+const READ_MODELS: [&str; 12] = [
+    "order_summary",
+    "order_details",
+    "order_list_view",
+    "customer_order_history",
+    "order_search",
+    "product_search",
+    "product_stats",
+    "daily_revenue",
+    "dashboard",
+    "account_balance",
+    "account_transactions",
+    "account_statement",
+];
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// A folder of projections that differ from the reference ones.
 struct Projections(PathBuf);
@@ -95,4 +112,9 @@ async fn settle(read_model: &str) -> Result<()> {
         },
     )
     .await
+}
+
+/// [`settle`] for all of them at once.
+async fn settle_all() -> Result<()> {
+    futures::future::try_join_all(READ_MODELS.map(settle)).await.map(drop)
 }

@@ -3,33 +3,49 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use tests::{shop::Shop, stores::Stores};
+use serde_json::{Value, json};
+use tests::{eventually, shop::Shop, stores::Stores};
 use tokio::task::JoinHandle;
 
-const READERS: usize = 8;
-const PAUSE: Duration = Duration::from_millis(10);
+use crate::probes::{Probe, probes};
+
+const READERS: u32 = 12;
+/// Each reader asks so often: 360 a second in all, and direct reads.
+const TURN: Duration = Duration::from_millis(33);
+const DIRECT_TURN: Duration = Duration::from_millis(20);
+/// One turn of so many follows a command of the reader's own.
+const WRITE_EVERY: usize = 40;
 const WRONG_MAX: usize = 20;
-/// Reads a second that are asked for, also of a machine that does other things.
-const READS_A_SECOND_MIN: f64 = 40.0;
+/// Reads a second that are asked for.
+const READS_A_SECOND_MIN: f64 = 200.0;
+/// Answers of each generation that a swap must have on both sides.
+pub(crate) const SIDE_MIN: u64 = 20;
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Answers of one generation.
+#[derive(Default)]
+struct Side {
+    answers: u64,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
 
 /// What all readers have seen.
 #[derive(Default)]
-pub(crate) struct Seen {
-    /// Answers by read model and generation.
-    answers: BTreeMap<(String, String), u64>,
-    /// Direct reads.
+struct Seen {
+    /// By read model and generation.
+    sides: BTreeMap<(String, i64), Side>,
     direct: u64,
+    took: Vec<Duration>,
     /// What must not be.
     wrong: Vec<String>,
-    slowest: Duration,
 }
 
 /// Readers at work until they are stopped.
@@ -40,46 +56,76 @@ pub(crate) struct Readers {
     began: Instant,
 }
 
-/// What a reader knows of an order: the newest version that it has seen.
-type Known = HashMap<String, u64>;
+/// The newest state that a reader knows, by what it asked.
+type Known = HashMap<String, i64>;
 
 impl Readers {
-    /// Begins to read these orders.
-    pub(crate) fn start(shop: &Shop, stores: &Stores, orders: Vec<String>) -> Self {
+    /// Begins to read these orders and all that is about their customer.
+    pub(crate) fn start(shop: &Shop, stores: &Stores, orders: &[String]) -> Self {
         let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
-        let orders = Arc::new(orders);
         let mut tasks = Vec::new();
-        for number in 0..READERS {
-            let reader = Reader { shop: shop.clone(), seen: Arc::clone(&seen), orders: Arc::clone(&orders) };
-            let stop = Arc::clone(&stop);
-            tasks.push(tokio::spawn(async move { reader.run(number, &stop).await }));
+        for number in 0..READERS as usize {
+            let order = orders[number % orders.len()].clone();
+            let probes = probes(shop, &order);
+            let reader = Reader { shop: shop.clone(), seen: Arc::clone(&seen), order, probes, known: Known::new() };
+            tasks.push(tokio::spawn(reader.run(number, Arc::clone(&stop))));
         }
-        let direct = Direct { stores: stores.clone(), seen: Arc::clone(&seen), orders };
-        let stopped = Arc::clone(&stop);
-        tasks.push(tokio::spawn(async move { direct.run(&stopped).await }));
+        let direct =
+            Direct { stores: stores.clone(), seen: Arc::clone(&seen), orders: orders.to_vec(), known: Known::new() };
+        tasks.push(tokio::spawn(direct.run(Arc::clone(&stop))));
         Self { seen, stop, tasks, began: Instant::now() }
     }
 
-    /// Stops them. There must have been enough reads, none wrong, and of these read models some before and some after a swap.
-    pub(crate) async fn verdict(mut self, swapped: &[&str]) -> Result<()> {
+    /// Waits until a generation was read often enough to speak of a side of a swap.
+    pub(crate) async fn have_seen(&self, read_model: &str, generation: i64) -> Result<()> {
+        let key = (read_model.to_owned(), generation);
+        eventually(&format!("reads of {read_model} generation {generation}"), LIMIT, || async {
+            Ok((lock(&self.seen).sides.get(&key).is_some_and(|side| side.answers >= SIDE_MIN)).then_some(()))
+        })
+        .await
+    }
+
+    /// What was wrong so far.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        lock(&self.seen).wrong.clone()
+    }
+
+    /// Stops them. There must have been enough reads, none wrong; prints how many came before and after each swap.
+    pub(crate) async fn verdict(mut self) -> Result<()> {
+        let took = self.began.elapsed().as_secs_f64();
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks.drain(..) {
             task.await??;
         }
-        let seen = self.seen.lock().unwrap();
-        let (reads, took) = (seen.answers.values().sum::<u64>() + seen.direct, self.began.elapsed().as_secs_f64());
-        eprintln!("{reads} reads in {took:.0} s, {} of them direct, the slowest took {:?}", seen.direct, seen.slowest);
-        for ((read_model, generation), answers) in &seen.answers {
-            eprintln!("  {read_model} generation {generation}: {answers} answers");
+        let mut seen = lock(&self.seen);
+        seen.took.sort_unstable();
+        let reads = seen.took.len() as u64 + seen.direct;
+        let at = |part: f64| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            let index = (seen.took.len() as f64 * part) as usize;
+            seen.took.get(index.min(seen.took.len().saturating_sub(1))).copied().unwrap_or_default()
+        };
+        eprintln!(
+            "{reads} reads in {took:.0} s, {} of them direct; p50 {:?}, p99 {:?}, slowest {:?}",
+            seen.direct,
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+        let mut before: Option<(&(String, i64), &Side)> = None;
+        for (key, side) in &seen.sides {
+            if let Some((former, last)) = before.filter(|(former, _)| former.0 == key.0) {
+                eprintln!(
+                    "  {}: {} answers of generation {}, {} of generation {}",
+                    key.0, last.answers, former.1, side.answers, key.1
+                );
+            }
+            before = Some((key, side));
         }
         ensure!(seen.wrong.is_empty(), "{} wrong reads: {:#?}", seen.wrong.len(), seen.wrong);
         #[allow(clippy::cast_precision_loss)]
         let rate = reads as f64 / took;
         ensure!(rate >= READS_A_SECOND_MIN, "only {rate:.0} reads/s");
-        for read_model in swapped {
-            let generations = seen.answers.keys().filter(|(name, _)| name == read_model).count();
-            ensure!(generations >= 2, "{read_model}: no reads on both sides of a swap: {:?}", seen.answers);
-        }
         Ok(())
     }
 }
@@ -90,108 +136,109 @@ impl Drop for Readers {
     }
 }
 
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn note(seen: &Mutex<Seen>, what: String) {
+    let mut seen = lock(seen);
+    if seen.wrong.len() < WRONG_MAX {
+        seen.wrong.push(what);
+    }
+}
+
+/// The checker: what grows must not have fallen since this reader saw it last.
+fn not_older(seen: &Mutex<Seen>, known: &mut Known, about: &str, found: i64) {
+    let before = known.insert(about.to_owned(), found).unwrap_or(i64::MIN);
+    if found < before {
+        note(seen, format!("{about} went back from {before} to {found}"));
+    }
+}
+
 struct Reader {
     shop: Shop,
     seen: Arc<Mutex<Seen>>,
-    orders: Arc<Vec<String>>,
+    order: String,
+    probes: Vec<Probe>,
+    known: Known,
 }
 
 impl Reader {
-    async fn run(&self, number: usize, stop: &AtomicBool) -> Result<()> {
-        let (mut summaries, mut pages, mut revenue) = (Known::new(), Known::new(), 0_i64);
+    async fn run(mut self, number: usize, stop: Arc<AtomicBool>) -> Result<()> {
+        let mut turns = tokio::time::interval(TURN);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut turn = number;
         while !stop.load(Ordering::Relaxed) {
+            turns.tick().await;
             turn += 1;
-            let order = &self.orders[turn % self.orders.len()];
-            match turn % 8 {
-                0 => self.revenue(&mut revenue).await,
-                1..3 => self.page(&mut pages).await,
-                3 => self.own_write(order, &mut summaries).await,
-                _ => self.summary(order, &[], &mut summaries).await,
+            if turn.is_multiple_of(WRITE_EVERY) {
+                self.own_write(turn / WRITE_EVERY).await;
+            } else {
+                self.ask(turn % self.probes.len(), &[]).await;
             }
-            tokio::time::sleep(PAUSE).await;
         }
         Ok(())
     }
 
-    /// An order's version must never fall.
-    async fn summary(&self, order: &str, more: &[(&str, &str)], known: &mut Known) {
-        let Some(answer) = self.ask(&format!("/orders/{order}"), more).await else { return };
-        self.not_older(order, answer["version"].as_u64().unwrap_or(0), known);
-    }
-
-    fn not_older(&self, what: &str, version: u64, known: &mut Known) {
-        let before = known.insert(what.to_owned(), version).unwrap_or(0);
-        if version < before {
-            self.wrong(format!("{what} went back from {before} to {version}"));
-        }
-    }
-
     /// A command's own effect must be there, whatever is swapped meanwhile.
-    async fn own_write(&self, order: &str, known: &mut Known) {
-        let refused = serde_json::json!({"order_id": order, "amount_cents": tests::shop::TOTAL_CENTS, "currency": "USD", "status": "failed"});
-        let Ok(paid) = self.shop.post("/payments", &refused).await else {
-            return self.wrong("a command failed".to_owned());
+    async fn own_write(&mut self, turn: usize) {
+        let (answer, read_model) = if turn.is_multiple_of(2) {
+            let refused = json!({"order_id": self.order, "amount_cents": tests::shop::TOTAL_CENTS, "currency": "USD", "status": "failed"});
+            (self.shop.post("/payments", &refused).await, "order_summary")
+        } else {
+            let (account, id) = (format!("acc-{}", self.shop.customer_id), uuid::Uuid::new_v4());
+            let body = json!({"command_id": id, "command_type": "DEPOSIT_FUNDS", "aggregate_id": account,
+                "payload": {"amount_cents": 1, "currency": "USD"}, "created_at": "2026-05-23T10:00:00Z"});
+            (self.shop.post("/v1/commands/accounts/deposit", &body).await, "account_balance")
         };
-        let (Some(token), Some(sequence)) = (paid["consistency_token"].as_str(), paid["sequence_number"].as_u64())
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return note(&self.seen, format!("a command failed: {error:#}")),
+        };
+        let (Some(token), Some(sequence)) = (answer["consistency_token"].as_str(), answer["sequence_number"].as_i64())
         else {
-            return self.wrong(format!("no token: {paid}"));
+            return note(&self.seen, format!("no token: {answer}"));
         };
-        self.summary(order, &[("consistency_token", token), ("wait_ms", "5000")], known).await;
-        if known.get(order).is_none_or(|seen| *seen < sequence) {
-            self.wrong(format!("{order}: a token of {sequence} was answered with {:?}", known.get(order)));
+        let Some(probe) = self.probes.iter().position(|probe| probe.read_model == read_model) else { return };
+        let found = self.ask(probe, &[("consistency_token", token), ("wait_ms", "5000")]).await;
+        if found.is_some_and(|found| found < sequence) {
+            note(&self.seen, format!("{read_model}: a token of {sequence} was answered with {found:?}"));
         }
     }
 
-    /// A customer's orders never become fewer.
-    async fn page(&self, known: &mut Known) {
-        let path = format!("/customers/{}/orders", self.shop.customer_id);
-        let Some(answer) = self.ask(&path, &[("size", "5")]).await else { return };
-        self.not_older("the customer's orders", answer["total"].as_u64().unwrap_or(0), known);
-    }
-
-    /// What was placed only grows.
-    async fn revenue(&self, before: &mut i64) {
-        let Some(answer) = self.ask("/reports/revenue", &[("granularity", "month")]).await else { return };
-        let rows = answer["rows"].as_array().cloned().unwrap_or_default();
-        let orders: i64 = rows.iter().filter_map(|row| row["orders"].as_i64()).sum();
-        if orders < *before {
-            self.wrong(format!("the report went back from {before} to {orders} orders"));
-        }
-        *before = orders;
-    }
-
-    async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Option<Value> {
+    async fn ask(&mut self, probe: usize, more: &[(&str, &str)]) -> Option<i64> {
+        let probe = &self.probes[probe];
+        let mut parameters: Vec<_> = probe.parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        parameters.extend(more);
         let began = Instant::now();
-        let answer = match self.shop.get_raw(path, parameters).await {
+        let wrong = |what: String| note(&self.seen, format!("{} {parameters:?}: {what}", probe.path));
+        let answer = match self.shop.get_raw(&probe.path, &parameters).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.wrong(format!("{path}: {error}"));
+                wrong(error.to_string());
                 return None;
             }
         };
-        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("?").to_owned();
-        let (status, key) = (answer.status(), (header("read-model"), header("read-model-generation")));
+        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (status, generation) = (answer.status(), header("read-model-generation"));
         let body = answer.text().await.unwrap_or_default();
-        if !status.is_success() {
-            self.wrong(format!("{path} {parameters:?}: {status} {body}"));
+        let took = began.elapsed();
+        let value: Option<Value> = serde_json::from_str(&body).ok();
+        let found = value.as_ref().filter(|_| status.is_success()).and_then(probe.grows);
+        let Some(found) = found else {
+            wrong(format!("{status} {body}"));
             return None;
-        }
-        let mut seen = self.seen.lock().unwrap();
-        *seen.answers.entry(key).or_default() += 1;
-        seen.slowest = seen.slowest.max(began.elapsed());
-        serde_json::from_str(&body).ok()
-    }
-
-    fn wrong(&self, what: String) {
-        note(&self.seen, what);
-    }
-}
-
-fn note(seen: &Mutex<Seen>, what: String) {
-    let mut seen = seen.lock().unwrap();
-    if seen.wrong.len() < WRONG_MAX {
-        seen.wrong.push(what);
+        };
+        let mut seen = lock(&self.seen);
+        seen.took.push(took);
+        let generation = generation.and_then(|text| text.parse().ok()).unwrap_or_default();
+        let side = seen.sides.entry((probe.read_model.to_owned(), generation)).or_default();
+        side.answers += 1;
+        side.first.get_or_insert(began);
+        side.last = Some(began);
+        drop(seen);
+        not_older(&self.seen, &mut self.known, &probe.about, found);
+        Some(found)
     }
 }
 
@@ -199,41 +246,35 @@ fn note(seen: &Mutex<Seen>, what: String) {
 struct Direct {
     stores: Stores,
     seen: Arc<Mutex<Seen>>,
-    orders: Arc<Vec<String>>,
+    orders: Vec<String>,
+    known: Known,
 }
 
 impl Direct {
-    async fn run(&self, stop: &AtomicBool) -> Result<()> {
-        let mut known = Known::new();
+    async fn run(mut self, stop: Arc<AtomicBool>) -> Result<()> {
         let mut turn = 0;
         while !stop.load(Ordering::Relaxed) {
             turn += 1;
-            let order = &self.orders[turn % self.orders.len()];
-            let hash = self.stores.hash(order).await?;
+            let order = self.orders[turn % self.orders.len()].clone();
+            let hash = self.stores.hash(&order).await?;
             let version = hash.get("version").and_then(|v| v.parse().ok()).unwrap_or(0);
-            self.not_older(&format!("hash {order}"), version, &mut known);
-            match self.stores.document(order).await {
-                Ok(found) => {
-                    let version = found.map_or(0, |document| document.version);
-                    self.not_older(&format!("search document {order}"), version, &mut known);
+            not_older(&self.seen, &mut self.known, &format!("hash {order}, read directly"), version);
+            let found = match self.stores.document(&order).await {
+                Ok(found) => found.map_or(0, |document| i64::try_from(document.version).unwrap_or(0)),
+                Err(error) => {
+                    note(&self.seen, format!("search document {order}: {error:#}"));
+                    continue;
                 }
-                Err(error) => note(&self.seen, format!("search document {order}: {error:#}")),
-            }
+            };
+            not_older(&self.seen, &mut self.known, &format!("search document {order}, read directly"), found);
             let rows = self.stores.clickhouse("select count() from daily_revenue format TSV", Vec::new()).await;
             match rows.and_then(|rows| String::from_utf8(rows)?.trim().parse().context("no number")) {
-                Ok(rows) => self.not_older("rows of daily_revenue", rows, &mut known),
+                Ok(rows) => not_older(&self.seen, &mut self.known, "rows of daily_revenue, read directly", rows),
                 Err(error) => note(&self.seen, format!("daily_revenue: {error:#}")),
             }
-            self.seen.lock().unwrap().direct += 3;
-            tokio::time::sleep(PAUSE).await;
+            lock(&self.seen).direct += 3;
+            tokio::time::sleep(DIRECT_TURN).await;
         }
         Ok(())
-    }
-
-    fn not_older(&self, what: &str, version: u64, known: &mut Known) {
-        let before = known.insert(what.to_owned(), version).unwrap_or(0);
-        if version < before {
-            note(&self.seen, format!("{what} went back from {before} to {version}, read directly"));
-        }
     }
 }

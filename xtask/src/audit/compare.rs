@@ -82,7 +82,8 @@ pub(super) fn hidden(name: &str) -> bool {
     name.starts_with('_')
 }
 
-/// A nested field that is null and one that isn't there are the same; so is any order of fields.
+/// A nested field that is null and one that isn't there are the same; so is any order of fields, and a whole number however it
+/// is written (`5`, `5.0`).
 fn canonical(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(canonical).collect(),
@@ -94,6 +95,11 @@ fn canonical(value: &Value) -> Value {
                 .collect();
             Value::Object(sorted.into_iter().collect())
         }
+        #[allow(clippy::cast_possible_truncation, reason = "whole and small enough to be exact")]
+        Value::Number(number) => match number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15) {
+            Some(whole) if number.is_f64() => Value::from(whole as i64),
+            _ => value.clone(),
+        },
         scalar => scalar.clone(),
     }
 }
@@ -150,6 +156,14 @@ mod tests {
         let ascending = documents(json!({"a": {"x": [1, 2]}}));
         let descending = documents(json!({"a": {"x": [2, 1]}}));
         assert_eq!(compare(&ascending, &descending, 10).different, 1);
+    }
+
+    #[test]
+    fn a_whole_number_is_the_same_however_it_is_written() {
+        let written = |text: &str| documents(serde_json::from_str(&format!("{{\"a\": {{\"x\": {text}}}}}")).unwrap());
+        assert_eq!(compare(&written("5"), &written("5.0"), 10).different, 0);
+        assert_eq!(compare(&written("4.33"), &written("4.34"), 10).different, 1);
+        assert_eq!(compare(&written("9007199254740993"), &written("9007199254740992"), 10).different, 1);
     }
 
     #[test]

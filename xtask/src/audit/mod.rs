@@ -14,8 +14,11 @@ mod compare;
 mod customer_order_history;
 mod daily_revenue;
 mod dashboard;
+mod order_details;
 mod order_list_view;
+mod order_search;
 mod order_summary;
+mod product_search;
 mod product_stats;
 mod report;
 mod stores;
@@ -61,12 +64,15 @@ trait ReadModel: Sync {
     fn actual<'a>(&'a self, stores: &'a Stores) -> BoxFuture<'a, Result<Documents>>;
 }
 
-const READ_MODELS: [&dyn ReadModel; 10] = [
+const READ_MODELS: [&dyn ReadModel; 13] = [
     &order_summary::OrderSummary,
     &customer_order_history::CustomerOrderHistory,
     &daily_revenue::Facts,
     &daily_revenue::Days,
     &order_list_view::OrderListView,
+    &order_details::OrderDetails,
+    &order_search::OrderSearch,
+    &product_search::ProductSearch,
     &product_stats::ProductStats,
     &dashboard::Dashboard,
     &account_balance::AccountBalance,

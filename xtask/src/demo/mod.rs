@@ -4,7 +4,6 @@
 //! of events and lag is this run's alone: the projector's counters and histograms are read before and after.
 
 mod screen;
-mod status;
 
 use std::{
     process::ExitCode,
@@ -16,13 +15,12 @@ use clap::Args;
 
 use crate::{
     audit::{self, AuditArgs},
+    lag::Status,
     load::{self, LoadArgs},
     process, services,
-    settings::{Instance, Port},
+    settings::Instance,
     stack,
 };
-
-use status::Status;
 
 /// How long the read models may need for what is left when the last command was answered.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(120);
@@ -35,10 +33,27 @@ const WARM_UP_ORDERS: u32 = 800;
 /// What `demo` may be asked for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
-    #[command(flatten)]
-    load: LoadArgs,
+    /// Orders to place; customers and products are scaled with them as in TPC-H (1/10 and 2/15 of the orders)
+    #[arg(long, env = "LOAD_ORDERS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_500_000))]
+    orders: u32,
+    /// Commands and queries a second, sent on schedule whether or not earlier ones were answered
+    #[arg(long, env = "LOAD_RATE", default_value_t = 200.0)]
+    rate: f64,
+    /// Queries for each command
+    #[arg(long, env = "LOAD_READS_PER_WRITE", default_value_t = 1, value_name = "N")]
+    reads_per_write: u32,
+    /// The same seed sends the same commands in the same order
+    #[arg(long, env = "LOAD_SEED", default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     audit: AuditArgs,
+}
+
+impl DemoArgs {
+    fn load(&self, orders: u32, seed: u64) -> LoadArgs {
+        let reads_per_write = Some(self.reads_per_write);
+        LoadArgs { rate: self.rate, time: Duration::ZERO, orders: Some(orders), reads_per_write, seed }
+    }
 }
 
 /// Runs the demo; exit code 1 when a read model doesn't agree with the write database.
@@ -54,15 +69,15 @@ pub(crate) async fn run(instance: &Instance, args: &DemoArgs) -> Result<ExitCode
     let mut warm_up = None;
     if !was_running {
         eprintln!("warm-up: {WARM_UP_ORDERS} orders");
-        let load = LoadArgs { orders: WARM_UP_ORDERS, seed: args.load.seed.wrapping_add(1), ..args.load.clone() };
-        load::run(&instance.http(Port::CommandApi), &load).await?;
+        let seed = args.seed.wrapping_add(1);
+        load::prepare(instance, &args.load(WARM_UP_ORDERS, seed)).await?.drive().await;
         catch_up(instance).await?;
         tokio::time::sleep(REPORTED_WITHIN).await;
         let warm = Status::read(instance).await?;
         warm_up = Some(warm.since(&before)?);
         before = warm;
     }
-    let load = load::run(&instance.http(Port::CommandApi), &args.load).await?;
+    let load = load::prepare(instance, &args.load(args.orders, args.seed)).await?.drive().await;
     let caught_up_after = catch_up(instance).await?;
     eprintln!("audit: recomputing every read model from the write database");
     let audit = audit::run(&instance.env(), &args.audit).await?;

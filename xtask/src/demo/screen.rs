@@ -2,9 +2,9 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::status::Progress;
 use crate::{
     audit,
+    lag::{self, Progress},
     load::{self, Sample},
     settings::{Instance, Port},
 };
@@ -32,28 +32,7 @@ impl Run<'_> {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\nRead models, this run (lag: commit → visible)")?;
-        writeln!(
-            out,
-            "  {:<24} {:<14} {:>9} {:>8} {:>8} {:>8} {:>8} {:>6}",
-            "", "store", "documents", "events", "p50 ms", "p99 ms", "max ms", "errors"
-        )?;
-        for model in self.read_models {
-            let lag = |figure: fn(&load::Figures) -> f64| {
-                model.lag.as_ref().map_or("–".to_owned(), |lag| format!("{:.1}", figure(lag)))
-            };
-            writeln!(
-                out,
-                "  {:<24} {:<14} {:>9} {:>8} {:>8} {:>8} {:>8} {:>6}",
-                model.name,
-                model.store,
-                model.documents.map_or("–".to_owned(), |count| count.to_string()),
-                model.events,
-                lag(|figures| figures.p50),
-                lag(|figures| figures.p99),
-                lag(|figures| figures.max),
-                model.errors,
-            )?;
-        }
+        lag::table(out, self.read_models)?;
         let duplicates: u64 = self.read_models.iter().map(|model| model.duplicates).sum();
         writeln!(
             out,

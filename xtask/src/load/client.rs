@@ -1,8 +1,9 @@
-//! The command-api as the load sees it: post a body, tell ok, refused and failed apart.
+//! A service as the load sees it: send a request, tell ok, refused and failed apart.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::tpch::{Address, CURRENCY, Customer, Line, Name, Product};
@@ -13,16 +14,31 @@ const READY_WITHIN: Duration = Duration::from_secs(15);
 const CREDIT_LIMIT_CENTS: i64 = 1_000_000_000_000;
 const STOCK: i64 = 10_000_000;
 
+/// command-api, or the query service.
 #[derive(Debug, Clone)]
-pub(super) struct CommandApi {
+pub(super) struct Service {
     http: reqwest::Client,
     base: String,
 }
 
-/// How a command ended.
+/// A command, ready to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Value,
+}
+
+impl Request {
+    pub(super) fn post(path: impl Into<String>, body: Value) -> Self {
+        Self { method: Method::POST, path: path.into(), body }
+    }
+}
+
+/// How a request ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Accepted(Value),
+    Accepted(Answer),
     /// A 4xx, by the last segment of its problem type.
     Refused {
         problem: String,
@@ -32,10 +48,22 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
-impl CommandApi {
+/// A success.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) body: Value,
+    /// How long the service says its events took to be appended and committed.
+    pub(super) append: Option<Duration>,
+}
+
+impl Service {
     pub(super) fn new(url: &str) -> Result<Self> {
+        Self::with_timeout(url, REQUEST_TIMEOUT)
+    }
+
+    pub(super) fn with_timeout(url: &str, timeout: Duration) -> Result<Self> {
         let http = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
+            .timeout(timeout)
             // loopback: small requests must not wait for each other's acknowledgements
             .tcp_nodelay(true)
             .build()
@@ -43,12 +71,17 @@ impl CommandApi {
         Ok(Self { http, base: url.trim_end_matches('/').to_owned() })
     }
 
+    #[cfg(test)]
+    pub(super) fn timing_out_after(self, timeout: Duration) -> Result<Self> {
+        Self::with_timeout(&self.base, timeout)
+    }
+
     pub(super) async fn wait_until_ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             let last = match self.http.get(format!("{}/health/ready", self.base)).send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) => format!("/health/ready answers {}", answer.status()),
+                Ok(answer) => format!("{}/health/ready answers {}", self.base, answer.status()),
                 Err(error) => format!("{error:#}"),
             };
             if Instant::now() >= deadline {
@@ -58,29 +91,48 @@ impl CommandApi {
         }
     }
 
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Outcome {
-        let answer = match self.http.post(format!("{}{path}", self.base)).json(body).send().await {
-            Ok(answer) => answer,
-            Err(error) if error.is_timeout() => return Outcome::Failed("timed out".to_owned()),
-            Err(error) => return Outcome::Failed(format!("{:#}", anyhow::Error::from(error))),
-        };
-        let status = answer.status();
-        let body: Value = match answer.json().await {
-            Ok(body) => body,
-            Err(_) => return Outcome::Failed(format!("{status} without a JSON body")),
-        };
-        if status.is_success() {
-            return Outcome::Accepted(body);
-        }
-        let problem = body["type"].as_str().unwrap_or("about:blank");
-        let problem = problem.rsplit('/').next().unwrap_or(problem).to_owned();
-        let detail = body["detail"].as_str().unwrap_or_default().to_owned();
-        if status.is_client_error() {
-            Outcome::Refused { problem, detail }
-        } else {
-            Outcome::Failed(format!("{status} {problem}: {detail}"))
-        }
+    /// Sends a command.
+    pub(super) async fn send(&self, request: &Request) -> Outcome {
+        let Request { method, path, body } = request;
+        outcome(self.http.request(method.clone(), format!("{}{path}", self.base)).json(body)).await
     }
+
+    /// Asks a query.
+    pub(super) async fn get(&self, path: &str, parameters: &[(&str, String)]) -> Outcome {
+        outcome(self.http.get(format!("{}{path}", self.base)).query(parameters)).await
+    }
+}
+
+async fn outcome(request: reqwest::RequestBuilder) -> Outcome {
+    let answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) if error.is_timeout() => return Outcome::Failed("timed out".to_owned()),
+        Err(error) => return Outcome::Failed(format!("{:#}", anyhow::Error::from(error.without_url()))),
+    };
+    let status = answer.status();
+    let append = answer.headers().get("server-timing").and_then(|value| append(value.to_str().ok()?));
+    let body: Value = match answer.json().await {
+        Ok(body) => body,
+        Err(_) => return Outcome::Failed(format!("{status} without a JSON body")),
+    };
+    if status.is_success() {
+        return Outcome::Accepted(Answer { body, append });
+    }
+    let problem = body["type"].as_str().unwrap_or("about:blank");
+    let problem = problem.rsplit('/').next().unwrap_or(problem).to_owned();
+    if status.is_client_error() {
+        let detail = body["detail"].as_str().unwrap_or_default().to_owned();
+        Outcome::Refused { problem, detail }
+    } else {
+        // Without the detail: errors are counted by their reason.
+        Outcome::Failed(format!("{} {problem}", status.as_u16()))
+    }
+}
+
+/// `append;dur=1.234` of a `Server-Timing` header.
+fn append(header: &str) -> Option<Duration> {
+    let ms = header.split(',').find_map(|metric| metric.trim().strip_prefix("append;dur="))?;
+    ms.parse::<f64>().ok().and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok())
 }
 
 pub(super) fn customer(customer: &Customer) -> Value {
@@ -110,10 +162,10 @@ pub(super) fn product(product: &Product) -> Value {
     body
 }
 
-pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], address: &Address) -> Value {
+pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], address: &Address) -> Request {
     let items: Vec<_> =
         lines.iter().map(|line| json!({"product_id": product_ids[line.product], "quantity": line.quantity})).collect();
-    json!({
+    let body = json!({
         "customer_id": customer_id,
         "items": items,
         "shipping_address": {
@@ -122,14 +174,37 @@ pub(super) fn order(customer_id: &str, lines: &[Line], product_ids: &[String], a
             "zip": address.zip,
             "country": address.country,
         },
-    })
+    });
+    Request::post("/orders", body)
 }
 
-pub(super) fn payment(order_id: &str, amount_cents: i64, status: &str) -> Value {
-    json!({
-        "order_id": order_id,
-        "amount_cents": amount_cents,
-        "currency": CURRENCY,
-        "status": status,
-    })
+pub(super) fn payment(order_id: &str, amount_cents: i64, status: &str) -> Request {
+    let body = json!({"order_id": order_id, "amount_cents": amount_cents, "currency": CURRENCY, "status": status});
+    Request::post("/payments", body)
+}
+
+/// Money that comes, goes or changes hands; `payload` is what the verb needs beside the currency.
+pub(super) fn account(verb: &str, account_id: &str, mut payload: Value) -> Request {
+    let what = if verb == "open" { "ACCOUNT" } else { "FUNDS" };
+    payload["currency"] = json!(CURRENCY);
+    let body = json!({
+        "command_id": uuid::Uuid::new_v4(),
+        "command_type": format!("{}_{what}", verb.to_uppercase()),
+        "aggregate_id": account_id,
+        "payload": payload,
+        "created_at": "2026-05-23T10:00:00.123Z",
+    });
+    Request::post(format!("/v1/commands/accounts/{verb}"), body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_an_append_is_read() {
+        assert_eq!(append("append;dur=1.250"), Some(Duration::from_micros(1_250)));
+        assert_eq!(append("db;dur=9, append;dur=2"), Some(Duration::from_millis(2)));
+        assert_eq!(append("append;dur=x").or_else(|| append("total;dur=1")), None);
+    }
 }

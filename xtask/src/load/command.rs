@@ -1,13 +1,16 @@
-//! One step, sent: what it asks, what it hands over to the next step of its order, what was observed.
+//! One command, sent: what it asks, what it hands over to the next one on its order, what was observed.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    client::{self, CommandApi, Outcome},
+    client::{self, Answer, Outcome, Request, Service},
     plan::{Action, Step},
-    report::{Observation, Sample, Verdict},
+    report::Sample,
+    seen::Seen,
     setup::Catalogue,
+    tally::{Observation, Side, Verdict},
     tpch::Input,
 };
 
@@ -18,41 +21,44 @@ pub(super) type Handover = Option<Alive>;
 #[derive(Debug, Clone)]
 pub(super) struct Alive {
     order_id: String,
-}
-
-impl Alive {
-    fn of(answer: &Value) -> Handover {
-        Some(Self { order_id: answer["order_id"].as_str()?.to_owned() })
-    }
+    /// The line that was added last.
+    item_id: Option<String>,
 }
 
 /// A step with all that its task needs, owned.
 pub(super) struct Command {
     action: Action,
+    /// Whose order it is; empty where it isn't one.
     customer_id: String,
-    /// Of a placing; the others are made from what went before.
-    place: Value,
+    /// Of a line that joins the order.
+    added_product_id: Option<String>,
+    /// What can be asked without knowing any answer.
+    prepared: Option<Request>,
     /// Whether it is all that happens to its order.
     alone: bool,
 }
 
 impl Command {
     pub(super) fn new(step: &Step, alone: bool, input: &Input, catalogue: &Catalogue) -> Self {
-        let order = &input.orders[step.order];
-        let customer_id = catalogue.customer_ids[order.customer].clone();
-        let place = if step.action == Action::Place {
-            let address = &input.customers[order.customer].address;
-            client::order(&customer_id, &order.lines, &catalogue.product_ids, address)
-        } else {
-            Value::Null
+        let customer_id = step.order.map(|order| catalogue.customer_ids[input.orders[order].customer].clone());
+        let prepared = prepared(step, input, catalogue);
+        let added_product_id = match step.action {
+            Action::AddItem { product, .. } => Some(catalogue.product_ids[product].clone()),
+            _ => None,
         };
-        Self { action: step.action.clone(), customer_id, place, alone }
+        let (action, customer_id) = (step.action.clone(), customer_id.unwrap_or_default());
+        Self { action, customer_id, added_product_id, prepared, alone }
+    }
+
+    pub(super) fn verb(&self) -> &'static str {
+        self.action.verb()
     }
 
     /// Waits for the step before, sends, and measures from `due`, the slot in the schedule.
     pub(super) async fn run(
         self,
-        api: &CommandApi,
+        api: &Service,
+        seen: &Seen,
         before: Option<oneshot::Receiver<Handover>>,
         due: Instant,
     ) -> (Handover, Observation) {
@@ -60,52 +66,109 @@ impl Command {
             None => None,
             Some(before) => match before.await {
                 Ok(Some(alive)) => Some(alive),
-                _ => return (None, Observation::skipped(self.action.verb())),
+                _ => return (None, Observation::skipped(self.verb())),
             },
         };
-        let sent = Instant::now();
-        let outcome = match &alive {
-            None => api.post("/orders", &self.place).await,
-            Some(alive) => self.follow_up(api, alive).await,
+        let Some(request) = self.prepared.clone().or_else(|| self.follow_up(alive.as_ref()?)) else {
+            return (None, Observation::skipped(self.verb()));
         };
+        let sent = Instant::now();
+        let outcome = api.send(&request).await;
         let answered = Instant::now();
 
+        let mut append = None;
         let (handover, verdict) = match outcome {
             Outcome::Accepted(answer) => {
-                let sample = if alive.is_none() { self.sample(&answer) } else { None };
-                let alive = alive.or_else(|| Alive::of(&answer));
-                (alive, Verdict::Accepted(sample))
+                append = answer.append;
+                let sample = if self.action == Action::Place { self.placed(&answer, seen) } else { None };
+                (handed_over(alive, &answer.body), Verdict::Accepted(sample))
             }
             Outcome::Refused { problem, detail } => (None, Verdict::Refused { problem, detail }),
             Outcome::Failed(reason) => (None, Verdict::Failed(reason)),
         };
-        let observation =
-            Observation { verb: self.action.verb(), verdict, from_slot: answered - due, from_send: answered - sent };
-        (handover, observation)
+        let (from_slot, from_send) = (answered - due, answered - sent);
+        (handover, Observation { side: Side::Command, endpoint: self.verb(), verdict, from_slot, from_send, append })
     }
 
-    async fn follow_up(&self, api: &CommandApi, alive: &Alive) -> Outcome {
+    /// What happens to an order that is there.
+    fn follow_up(&self, alive: &Alive) -> Option<Request> {
         let id = &alive.order_id;
-        let pay = async |cents: &i64, status| api.post("/payments", &client::payment(id, *cents, status)).await;
-        let act = async |verb, body: &Value| api.post(&format!("/orders/{id}/{verb}"), body).await;
-        match &self.action {
-            Action::Place => Outcome::Failed("an order placed twice".to_owned()),
-            Action::Pay { amount_cents } => pay(amount_cents, "confirmed").await,
-            Action::FailPayment { amount_cents } => pay(amount_cents, "failed").await,
-            Action::Refund { amount_cents } => pay(amount_cents, "refunded").await,
-            Action::Cancel { reason } => act("cancel", &json!({"reason": reason})).await,
-            Action::Ship { tracking_number } => act("ship", &json!({"tracking_number": tracking_number})).await,
-            Action::Deliver => act("deliver", &json!({})).await,
-        }
-    }
-
-    fn sample(&self, answer: &Value) -> Option<Sample> {
-        Some(Sample {
-            order_id: answer["order_id"].as_str()?.to_owned(),
-            customer_id: self.customer_id.clone(),
-            sequence_number: answer["sequence_number"].as_i64()?,
-            consistency_token: answer["consistency_token"].as_str()?.to_owned(),
-            stays_pending: self.alone,
+        let act = |verb: &str, body: Value| Request::post(format!("/orders/{id}/{verb}"), body);
+        Some(match &self.action {
+            Action::Pay { amount_cents } => client::payment(id, *amount_cents, "confirmed"),
+            Action::FailPayment { amount_cents } => client::payment(id, *amount_cents, "failed"),
+            Action::Refund { amount_cents } => client::payment(id, *amount_cents, "refunded"),
+            Action::RemoveAdded => {
+                let path = format!("/orders/{id}/items/{}", alive.item_id.as_ref()?);
+                Request { method: Method::DELETE, path, body: json!({}) }
+            }
+            Action::Cancel { reason } => act("cancel", json!({"reason": reason})),
+            Action::Ship { tracking_number } => act("ship", json!({"tracking_number": tracking_number})),
+            Action::Deliver => act("deliver", json!({})),
+            Action::AddItem { quantity, .. } => {
+                act("items", json!({"product_id": self.added_product_id.as_ref()?, "quantity": quantity}))
+            }
+            _ => return None,
         })
     }
+
+    fn placed(&self, answer: &Answer, seen: &Seen) -> Option<Sample> {
+        let sample = Sample {
+            order_id: answer.body["order_id"].as_str()?.to_owned(),
+            customer_id: self.customer_id.clone(),
+            sequence_number: answer.body["sequence_number"].as_i64()?,
+            consistency_token: answer.body["consistency_token"].as_str()?.to_owned(),
+            stays_pending: self.alone,
+        };
+        seen.placed(&sample.order_id, sample.sequence_number, &sample.consistency_token);
+        Some(sample)
+    }
+}
+
+fn handed_over(alive: Option<Alive>, answer: &Value) -> Handover {
+    let text = |field: &str| answer[field].as_str().map(str::to_owned);
+    let order_id = alive.as_ref().map(|alive| alive.order_id.clone()).or_else(|| text("order_id"))?;
+    Some(Alive { order_id, item_id: text("item_id").or_else(|| alive?.item_id) })
+}
+
+/// The request of a step that needs no answer of another.
+fn prepared(step: &Step, input: &Input, catalogue: &Catalogue) -> Option<Request> {
+    let product = |product: &usize| format!("/products/{}", catalogue.product_ids[*product]);
+    let account = |customer: &usize| format!("acc-{}", catalogue.customer_ids[*customer]);
+    Some(match &step.action {
+        Action::Place => {
+            let order = &input.orders[step.order?];
+            let address = &input.customers[order.customer].address;
+            client::order(&catalogue.customer_ids[order.customer], &order.lines, &catalogue.product_ids, address)
+        }
+        Action::Deposit { account: to, amount_cents } => {
+            let payload = json!({"amount_cents": amount_cents, "reference": "Payroll deposit"});
+            client::account("deposit", &account(to), payload)
+        }
+        Action::Withdraw { account: from, amount_cents } => {
+            client::account("withdraw", &account(from), json!({"amount_cents": amount_cents, "description": "Rent"}))
+        }
+        Action::Transfer { from, to, amount_cents } => {
+            let payload =
+                json!({"amount_cents": amount_cents, "to_account_id": account(to), "reference": "Half of it"});
+            client::account("transfer", &account(from), payload)
+        }
+        Action::Rename { customer, first, last } => {
+            let path = format!("/customers/{}", catalogue.customer_ids[*customer]);
+            Request { method: Method::PATCH, path, body: json!({"first_name": first, "last_name": last}) }
+        }
+        Action::Describe { product: which, description } => {
+            Request { method: Method::PATCH, path: product(which), body: json!({"description": description}) }
+        }
+        Action::Restock { product: which, delta } => {
+            let body = json!({"delta": delta, "reason": "delivery"});
+            Request::post(format!("{}/stock", product(which)), body)
+        }
+        Action::Review { product: which, customer, rating } => {
+            let body =
+                json!({"customer_id": catalogue.customer_ids[*customer], "rating": rating, "text": "as described"});
+            Request::post(format!("{}/reviews", product(which)), body)
+        }
+        _ => return None,
+    })
 }

@@ -1,4 +1,4 @@
-//! The open loop: every step leaves at its slot; see the module's head for what is measured.
+//! The open loop: every request leaves at its slot; see the module's head for what is measured.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,53 +8,88 @@ use tokio::{
 };
 
 use super::{
-    client::CommandApi,
+    Ready,
     command::{Command, Handover},
-    plan::Step,
     progress::Progress,
-    report::{Report, Tally},
-    setup::Catalogue,
-    tpch::Input,
+    report::Report,
+    rng::Rng,
+    seen::Seen,
+    tally::{Observation, Side, Tally},
 };
 
-/// Commands that may be under way at once. Beyond it the schedule slips, and the slip is part of the latencies.
-const IN_FLIGHT_MAX: usize = 1_000;
+/// Requests that may be under way at once. What would be more isn't sent, and is an error: to wait would close the loop.
+const IN_FLIGHT_MAX: usize = 4_096;
 
-pub(super) async fn open_loop(
-    api: &CommandApi,
-    input: &Input,
-    catalogue: &Catalogue,
-    steps: &[Step],
-    rate: f64,
-    progress: &Progress,
-) -> Report {
+/// When what is due.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schedule {
+    /// Requests a second.
+    pub(super) rate: f64,
+    /// Queries behind each command.
+    pub(super) reads_per_write: u32,
+}
+
+impl Schedule {
+    /// Slots until each of so many commands had its own.
+    pub(super) fn slots(&self, commands: usize) -> usize {
+        commands * (self.reads_per_write as usize + 1)
+    }
+
+    fn is_command(&self, slot: usize) -> bool {
+        slot.is_multiple_of(self.reads_per_write as usize + 1)
+    }
+}
+
+pub(super) async fn open_loop(ready: &Ready, progress: &Progress) -> Report {
+    let Ready { commands, input, catalogue, steps, readers, schedule } = ready;
     let (observed, mut observations) = mpsc::unbounded_channel();
-    let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let (permits, seen) = (Arc::new(Semaphore::new(IN_FLIGHT_MAX)), Arc::new(Seen::default()));
     // the receiver of each order's latest step
     let mut chains: Vec<Option<oneshot::Receiver<Handover>>> = input.orders.iter().map(|_| None).collect();
-
     let mut steps_of = vec![0_u32; input.orders.len()];
-    steps.iter().for_each(|step| steps_of[step.order] += 1);
+    steps.iter().filter_map(|step| step.order).for_each(|order| steps_of[order] += 1);
+    let mut chance = Rng::new(readers.as_ref().map_or(0, |readers| readers.seed), 3);
 
     let start = Instant::now();
     let dispatch = async {
-        for (slot, step) in steps.iter().enumerate() {
-            let due = start + Duration::from_secs_f64(slot as f64 / rate);
+        let mut steps = steps.iter();
+        for slot in 0..schedule.slots(steps.len()) {
+            let due = start + Duration::from_secs_f64(slot as f64 / schedule.rate);
             sleep_until(due).await;
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                break; // never: nobody closes the semaphore
-            };
-            let (done, next) = oneshot::channel();
-            let before = chains[step.order].replace(next);
-            let command = Command::new(step, steps_of[step.order] == 1, input, catalogue);
-            let (api, observed) = (api.clone(), observed.clone());
-            tokio::spawn(async move {
-                let (handover, observation) = command.run(&api, before, due).await;
-                // the next step may not exist
-                let _ = done.send(handover);
-                let _ = observed.send(observation);
-                drop(permit);
-            });
+            let permit = Arc::clone(&permits).try_acquire_owned().ok();
+            let (seen, observed) = (Arc::clone(&seen), observed.clone());
+            if schedule.is_command(slot) {
+                let Some(step) = steps.next() else { break };
+                let Some(permit) = permit else {
+                    // What follows on its order finds nothing to follow.
+                    step.order.into_iter().for_each(|order| chains[order] = Some(oneshot::channel().1));
+                    let _ = observed.send(Observation::overrun(Side::Command, step.action.verb()));
+                    continue;
+                };
+                let (done, next) = oneshot::channel();
+                let before = step.order.and_then(|order| chains[order].replace(next));
+                let alone = step.order.is_some_and(|order| steps_of[order] == 1);
+                let command = Command::new(step, alone, input, catalogue);
+                let api = commands.clone();
+                tokio::spawn(async move {
+                    let (handover, observation) = command.run(&api, &seen, before, due).await;
+                    // the next step may not exist
+                    let _ = done.send(handover);
+                    let _ = observed.send(observation);
+                    drop(permit);
+                });
+            } else if let Some(readers) = readers {
+                let read = readers.next(&seen, &mut chance);
+                let Some(permit) = permit else {
+                    let _ = observed.send(Observation::overrun(Side::Query, read.query));
+                    continue;
+                };
+                let service = readers.service.clone();
+                tokio::spawn(async move {
+                    let _ = observed.send(read.run(&service, &seen, due).await);
+                    drop(permit);
+                });
+            }
         }
         drop(observed);
     };
@@ -67,112 +102,9 @@ pub(super) async fn open_loop(
         tally
     };
     let ((), tally) = tokio::join!(dispatch, collect);
-    tally.into_report(start.elapsed(), rate)
+    tally.into_report(start.elapsed(), schedule)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use std::{
-        collections::HashMap,
-        sync::{
-            Mutex,
-            atomic::{AtomicU64, Ordering},
-        },
-    };
-
-    use axum::{Json, Router, extract::State, http::StatusCode, routing::any};
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::load::{plan::plan, setup, tpch};
-
-    /// A service that knows no rules, but writes down what it was asked, and may stall.
-    #[derive(Default)]
-    struct Stub {
-        ids: AtomicU64,
-        /// Requests on each order, as they came.
-        seen: Mutex<HashMap<String, Vec<String>>>,
-        /// Held while the service stalls.
-        stall: tokio::sync::Mutex<Duration>,
-    }
-
-    async fn answer(
-        State(stub): State<Arc<Stub>>,
-        uri: axum::http::Uri,
-        Json(body): Json<Value>,
-    ) -> (StatusCode, Json<Value>) {
-        {
-            let mut stall = stub.stall.lock().await;
-            tokio::time::sleep(std::mem::take(&mut *stall)).await;
-        }
-        let id = stub.ids.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = uri.path();
-        if path.ends_with("/cancel") {
-            let problem = json!({"type": "https://example.com/problems/too-late", "detail": "no"});
-            return (StatusCode::UNPROCESSABLE_ENTITY, Json(problem));
-        }
-        let order = match path {
-            "/orders" => Some(id.clone()),
-            "/payments" => body["order_id"].as_str().map(str::to_owned),
-            _ => path.strip_prefix("/orders/").and_then(|rest| rest.split('/').next()).map(str::to_owned),
-        };
-        if let Some(order) = &order {
-            let what = if path == "/payments" {
-                body["status"].to_string()
-            } else {
-                path.rsplit('/').next().unwrap().to_owned()
-            };
-            stub.seen.lock().unwrap().entry(order.clone()).or_default().push(what);
-        }
-        let answer = json!({"customer_id": id, "product_id": id, "order_id": order, "payment_id": id,
-            "sequence_number": 1, "consistency_token": "t"});
-        (StatusCode::CREATED, Json(answer))
-    }
-
-    async fn drive(orders: u32, rate: f64, stall: Duration) -> (Report, usize, Arc<Stub>) {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let stub = Arc::new(Stub::default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let service = Router::new().fallback(any(answer)).with_state(Arc::clone(&stub));
-        tokio::spawn(async move { axum::serve(listener, service).await });
-
-        let (api, progress) = (CommandApi::new(&url).unwrap(), Progress::start("test", 0));
-        let input = tpch::generate(orders, 1);
-        let catalogue = setup::create(&api, &input, &progress).await.unwrap();
-        *stub.stall.lock().await = stall;
-        let steps = plan(&input, 1);
-        let report = open_loop(&api, &input, &catalogue, &steps, rate, &progress).await;
-        (report, steps.len(), stub)
-    }
-
-    #[tokio::test]
-    async fn every_command_is_accounted_for_and_an_order_is_never_overtaken() {
-        let (report, steps, stub) = drive(300, 20_000.0, Duration::ZERO).await;
-        assert_eq!(report.sent + report.skipped, steps as u64);
-        assert_eq!(report.sent, report.ok + report.refused["too-late"]);
-        assert_eq!(report.error_count(), 0);
-        assert!(report.sample.unwrap().stays_pending);
-        let seen = stub.seen.lock().unwrap();
-        assert_eq!(seen.len(), 300);
-        for (order, requests) in seen.iter() {
-            assert_eq!(requests[0], "orders", "{order}: {requests:?}");
-            let place = |what: &str| requests.iter().position(|request| request == what);
-            if let Some(ship) = place("ship") {
-                assert!(place("\"confirmed\"").unwrap() < ship, "{order}: {requests:?}");
-                assert!(place("deliver").is_none_or(|deliver| ship < deliver), "{order}: {requests:?}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stall_shows_in_every_command_that_it_delayed() {
-        let stall = Duration::from_millis(600);
-        let (report, steps, _) = drive(60, 200.0, stall).await;
-        // about 0.7 s of schedule, of which the stall covers most: a closed loop would show it in one command
-        assert!(steps > 100);
-        assert!(report.latency_ms.p50 > 100.0, "{}", report.latency_ms);
-        assert!(report.latency_ms.max >= 590.0, "{}", report.latency_ms);
-    }
-}
+#[path = "drive_tests.rs"]
+mod tests;

@@ -1,17 +1,20 @@
 //! The closed-loop phase: customers and products, of which every order needs the ids; and an account a customer, with
 //! some money that comes, goes and changes hands.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{
-    client::{self, CommandApi, Outcome},
+    client::{self, Outcome, Request, Service},
     progress::Progress,
-    tpch::{CURRENCY, Input},
+    tpch::Input,
 };
 
 const CONCURRENCY: usize = 8;
+const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// The ids, in the order of the input.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub(super) struct Catalogue {
     pub(super) product_ids: Vec<String>,
 }
 
-pub(super) async fn create(api: &CommandApi, input: &Input, progress: &Progress) -> Result<Catalogue> {
+pub(super) async fn create(api: &Service, input: &Input, progress: &Progress) -> Result<Catalogue> {
     let customers = input.customers.iter().map(client::customer).collect();
     let products = input.products.iter().map(client::product).collect();
     Ok(Catalogue {
@@ -30,43 +33,51 @@ pub(super) async fn create(api: &CommandApi, input: &Input, progress: &Progress)
 }
 
 /// Opens an account for each customer, pays in and draws; then each third one pays the next one.
-pub(super) async fn accounts(api: &CommandApi, catalogue: &Catalogue, progress: &Progress) -> Result<()> {
+pub(super) async fn accounts(api: &Service, catalogue: &Catalogue, progress: &Progress) -> Result<()> {
     let ids: Vec<String> = catalogue.customer_ids.iter().map(|id| format!("acc-{id}")).collect();
     let opened = stream::iter(&ids).map(|id| async move {
-        account(api, "open", "OPEN_ACCOUNT", id, json!({"currency": CURRENCY})).await?;
-        let deposit = json!({"amount_cents": 50_000, "currency": CURRENCY, "reference": "Payroll deposit"});
-        account(api, "deposit", "DEPOSIT_FUNDS", id, deposit).await?;
-        let rent = json!({"amount_cents": 12_300, "currency": CURRENCY, "description": "Rent"});
-        account(api, "withdraw", "WITHDRAW_FUNDS", id, rent).await?;
+        must(api, &client::account("open", id, json!({}))).await?;
+        must(api, &client::account("deposit", id, json!({"amount_cents": 50_000, "reference": "Payroll deposit"})))
+            .await?;
+        must(api, &client::account("withdraw", id, json!({"amount_cents": 12_300, "description": "Rent"}))).await?;
         progress.advance();
         anyhow::Ok(())
     });
     let () = opened.buffered(CONCURRENCY).try_collect().await?;
     let transfers = stream::iter(ids.chunks_exact(3)).map(|three| async move {
-        let to =
-            json!({"amount_cents": 4_500, "currency": CURRENCY, "to_account_id": three[1], "reference": "Half of it"});
-        account(api, "transfer", "TRANSFER_FUNDS", &three[0], to).await
+        let payload = json!({"amount_cents": 4_500, "to_account_id": three[1], "reference": "Half of it"});
+        must(api, &client::account("transfer", &three[0], payload)).await.map(drop)
     });
     transfers.buffered(CONCURRENCY).try_collect().await
 }
 
-async fn account(api: &CommandApi, verb: &str, command_type: &str, id: &str, payload: Value) -> Result<()> {
-    let body = json!({
-        "command_id": format!("{id}-{verb}"),
-        "command_type": command_type,
-        "aggregate_id": id,
-        "payload": payload,
-        "created_at": "2026-05-23T10:00:00.123Z",
-    });
-    match api.post(&format!("/v1/commands/accounts/{verb}"), &body).await {
-        Outcome::Accepted(_) => Ok(()),
-        Outcome::Refused { problem, detail } => bail!("{verb} of {id} was refused, {problem}: {detail}; sent: {body}"),
-        Outcome::Failed(reason) => bail!("{verb} of {id} failed: {reason}"),
+/// Waits until the last account can be read: what was set up before it is there too, or will be a moment later.
+pub(super) async fn visible(queries: &Service, catalogue: &Catalogue) -> Result<()> {
+    let Some(customer) = catalogue.customer_ids.last() else { return Ok(()) };
+    let path = format!("/v1/queries/accounts/acc-{customer}/balance");
+    let deadline = Instant::now() + VISIBLE_WITHIN;
+    loop {
+        match queries.get(&path, &[]).await {
+            Outcome::Accepted(_) => return Ok(()),
+            Outcome::Refused { problem, .. } if problem == "no-such-path" => return Ok(()),
+            other if Instant::now() >= deadline => bail!("{path} still isn't there: {other:?}"),
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// A command that has to be accepted.
+async fn must(api: &Service, request: &Request) -> Result<Value> {
+    let Request { method, path, body } = request;
+    match api.send(request).await {
+        Outcome::Accepted(answer) => Ok(answer.body),
+        Outcome::Refused { problem, detail } => bail!("{method} {path} was refused, {problem}: {detail}; sent: {body}"),
+        Outcome::Failed(reason) => bail!("{method} {path} failed: {reason}"),
     }
 }
 
 async fn create_all(
-    api: &CommandApi,
+    api: &Service,
     path: &'static str,
     bodies: Vec<Value>,
     id_field: &'static str,
@@ -74,18 +85,10 @@ async fn create_all(
 ) -> Result<Vec<String>> {
     stream::iter(bodies)
         .map(|body| async move {
-            let id = match api.post(path, &body).await {
-                Outcome::Accepted(answer) => answer[id_field]
-                    .as_str()
-                    .map(str::to_owned)
-                    .with_context(|| format!("POST {path} answered without {id_field}: {answer}"))?,
-                Outcome::Refused { problem, detail } => {
-                    bail!("POST {path} was refused, {problem}: {detail}; sent: {body}")
-                }
-                Outcome::Failed(reason) => bail!("POST {path} failed: {reason}"),
-            };
+            let answer = must(api, &Request::post(path, body)).await?;
+            let id = answer[id_field].as_str().map(str::to_owned);
             progress.advance();
-            Ok(id)
+            id.with_context(|| format!("POST {path} answered without {id_field}: {answer}"))
         })
         .buffered(CONCURRENCY)
         .try_collect()

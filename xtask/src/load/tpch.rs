@@ -157,7 +157,7 @@ fn capitalised(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-const FIRST_NAMES: [&str; 16] = [
+pub(super) const FIRST_NAMES: [&str; 16] = [
     "Ada",
     "Barbara",
     "Chen",
@@ -175,7 +175,7 @@ const FIRST_NAMES: [&str; 16] = [
     "Radia",
     "Tony",
 ];
-const LAST_NAMES: [&str; 16] = [
+pub(super) const LAST_NAMES: [&str; 16] = [
     "Allen",
     "Bartik",
     "Codd",

@@ -39,9 +39,10 @@ pub(crate) fn chdb_library(instance: &Instance) -> anyhow::Result<PathBuf> {
     Ok(instance.cache().join(format!("chdb-{version}/libchdb.so")))
 }
 
-/// The Java compiled class that starts the search engine.
-pub(crate) fn search_classes(instance: &Instance) -> anyhow::Result<PathBuf> {
-    Ok(jars(instance)?.join("classes"))
+/// Elasticsearch 7.17, in `lib/`.
+pub(crate) fn elasticsearch7(instance: &Instance) -> anyhow::Result<PathBuf> {
+    let version = instance.settings().get("ELASTICSEARCH7_VERSION")?;
+    Ok(instance.cache().join(format!("elasticsearch-{version}")))
 }
 
 /// A JDK's home, which `./dev` has found.
@@ -59,8 +60,25 @@ pub(crate) async fn all(instance: &Instance, board: &Board) -> anyhow::Result<()
     tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
     let jars = jars(instance)?;
     let library = chdb_library(instance)?;
+    let elasticsearch7 = elasticsearch7(instance)?;
+    let maven = async {
+        once(&jars, board, "jars", async |part, row| {
+            maven(instance, "pom.xml", &PROPERTIES, part, row).await?;
+            compile(instance, "search/OsNode.java", &part.join("search"), part, row).await
+        })
+        .await?;
+        if !instance.is_for_tests() {
+            return Ok(());
+        }
+        once(&elasticsearch7, board, "elasticsearch 7", async |part, row| {
+            let property = [("ELASTICSEARCH7_VERSION", "elasticsearch7.version")];
+            maven(instance, "elasticsearch7/pom.xml", &property, part, row).await?;
+            compile(instance, "elasticsearch7/EsNode.java", &part.join("lib"), part, row).await
+        })
+        .await
+    };
     let (first, second) = tokio::join!(
-        once(&jars, board, "jars", async |part, row| maven(instance, part, row).await),
+        maven,
         once(library.parent().context("no directory")?, board, "clickhouse", async |part, row| {
             npm(instance, part, row).await
         }),
@@ -100,11 +118,17 @@ async fn once(
 }
 
 /// All jars by one Maven run, its modules resolved in parallel. Not with `-C`: mirrors lack some checksum files.
-async fn maven(instance: &Instance, part: &Path, row: &Row) -> anyhow::Result<()> {
+async fn maven(
+    instance: &Instance,
+    pom: &str,
+    properties: &[(&str, &str)],
+    part: &Path,
+    row: &Row,
+) -> anyhow::Result<()> {
     let mut command = Command::new("mvn");
-    command.args(["-B", "-T", "3", "-f"]).arg(instance.root().join("compose/native/pom.xml"));
+    command.args(["-B", "-T", "3", "-f"]).arg(instance.root().join("compose/native").join(pom));
     command.arg(format!("-Ddist={}", part.display()));
-    for (key, property) in PROPERTIES {
+    for (key, property) in properties {
         command.arg(format!("-D{property}={}", instance.settings().get(key)?));
     }
     command.arg("package");
@@ -136,11 +160,17 @@ async fn maven(instance: &Instance, part: &Path, row: &Row) -> anyhow::Result<()
             errors.iter().map(|l| l.as_str()).collect::<Vec<_>>().join("\n")
         );
     }
-    fs::remove_dir_all(part.join("maven"))?;
+    // What Maven left, where it left something.
+    let _ = fs::remove_dir_all(part.join("maven"));
+    Ok(())
+}
+
+/// Compiles the class that starts a search engine.
+async fn compile(instance: &Instance, source: &str, jars: &Path, part: &Path, row: &Row) -> anyhow::Result<()> {
     row.note("compiling the starter of the search engine");
-    let source = instance.root().join("compose/native/search/OsNode.java");
+    let source = instance.root().join("compose/native").join(source);
     let classes = part.join("classes");
-    let classpath = format!("{}/search/*", part.display());
+    let classpath = format!("{}/*", jars.display());
     let javac = java_home()?.join("bin/javac");
     let arguments = ["-cp", &classpath, "-d", &classes.to_string_lossy(), &source.to_string_lossy()];
     process::run_logged(instance, "javac", &javac, &arguments, &Default::default()).await

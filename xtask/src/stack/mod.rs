@@ -42,6 +42,15 @@ pub(crate) const COMPONENTS: [Component; 7] = [
     Component { name: "clickhouse", ports: &[Port::Clickhouse, Port::ClickhouseTcp] },
 ];
 
+/// What only the tests need: an Elasticsearch beside OpenSearch, since the sink and the queries work on both.
+const OF_TESTS: [Component; 1] =
+    [Component { name: "elasticsearch7", ports: &[Port::Elasticsearch7, Port::Elasticsearch7Transport] }];
+
+/// The components of an instance.
+pub(crate) fn components(instance: &Instance) -> Vec<&'static Component> {
+    COMPONENTS.iter().chain(OF_TESTS.iter().filter(|_| instance.is_for_tests())).collect()
+}
+
 /// A program to start, with all it needs.
 struct Launch {
     program: PathBuf,
@@ -59,13 +68,13 @@ pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
     }
     // Two at a time would start everything twice.
     let _lock = process::lock(instance, "start")?;
-    ports::check(instance, &COMPONENTS)?;
+    let components = components(instance);
+    ports::check(instance, components.iter().copied())?;
     eprintln!("components of instance `{}`, logs in {}", instance.name(), instance.dir().join("log").display());
     let board = Board::new();
     download::all(instance, &board).await?;
 
-    let mut rows: BTreeMap<&str, Row> = COMPONENTS.iter().map(|c| (c.name, board.row(c.name))).collect();
-    let mut row = |name: &str| rows.remove(name).context("a component without a line");
+    let mut rows: BTreeMap<&str, Row> = components.iter().map(|c| (c.name, board.row(c.name))).collect();
     // The registry keeps its schemas in Postgres, Connect its state in Kafka; all else starts at once.
     let relational = async |mut first: Row, mut second: Row| {
         start(instance, "postgres", &mut first).await?;
@@ -76,14 +85,17 @@ pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
         start(instance, "connect", &mut second).await
     };
     let single = async |name: &'static str, mut row: Row| start(instance, name, &mut row).await;
+    let of_tests = OF_TESTS.iter().filter_map(|c| Some((c.name, rows.remove(c.name)?))).collect::<Vec<_>>();
+    let mut row = |name: &str| rows.remove(name).context("a component without a line");
     let results = tokio::join!(
         relational(row("postgres")?, row("registry")?),
         log(row("kafka")?, row("connect")?),
         single("redis", row("redis")?),
         single("search", row("search")?),
         single("clickhouse", row("clickhouse")?),
+        futures::future::try_join_all(of_tests.into_iter().map(|(name, row)| single(name, row))),
     );
-    let failures: Vec<String> = [results.0, results.1, results.2, results.3, results.4]
+    let failures: Vec<String> = [results.0, results.1, results.2, results.3, results.4, results.5.map(|_| ())]
         .into_iter()
         .filter_map(Result::err)
         .map(|error| format!("{error:#}"))
@@ -101,7 +113,7 @@ async fn start(instance: &Instance, name: &'static str, row: &mut Row) -> anyhow
     row.begin("starting");
     match launch(instance, name, row).await {
         Ok(pid) => {
-            let component = COMPONENTS.iter().find(|c| c.name == name).context("unknown component")?;
+            let component = components(instance).into_iter().find(|c| c.name == name).context("unknown component")?;
             row.done(&format!("ready, port {}, pid {pid}", instance.port(component.ports[0])));
             Ok(())
         }
@@ -136,12 +148,15 @@ async fn prepare(instance: &Instance, name: &str, row: &Row) -> anyhow::Result<L
         "kafka" => jvm::kafka(instance, row).await,
         "connect" => jvm::connect(instance),
         "registry" => jvm::registry(instance),
-        "search" => stores::search(instance).await,
+        "search" => stores::search(instance),
+        "elasticsearch7" => stores::elasticsearch7(instance),
         "redis" => stores::redis(instance),
         "clickhouse" => stores::clickhouse(instance),
         other => bail!("unknown component {other}"),
     }
 }
+
+const SEARCH_IS_READY: &str = "/_cluster/health?wait_for_status=yellow&timeout=1s";
 
 /// Whether a component answers as its clients need it to.
 async fn probe(instance: &Instance, name: &str) -> bool {
@@ -152,7 +167,8 @@ async fn probe(instance: &Instance, name: &str) -> bool {
         "registry" => http(Port::Registry, "/apis/ccompat/v7/subjects").await,
         "connect" => http(Port::Connect, "/connectors").await,
         "redis" => ready::redis(instance.port(Port::Redis)).await,
-        "search" => http(Port::Search, "/_cluster/health?wait_for_status=yellow&timeout=1s").await,
+        "search" => http(Port::Search, SEARCH_IS_READY).await,
+        "elasticsearch7" => http(Port::Elasticsearch7, SEARCH_IS_READY).await,
         "clickhouse" => http(Port::Clickhouse, "/ping").await,
         _ => false,
     }
@@ -162,7 +178,7 @@ async fn probe(instance: &Instance, name: &str) -> bool {
 pub(crate) async fn down(instance: &Instance) -> anyhow::Result<()> {
     crate::services::down(instance).await?;
     let waves: [&[&'static str]; 3] =
-        [&["connect"], &["registry", "kafka", "search", "clickhouse", "redis"], &["postgres"]];
+        [&["connect"], &["registry", "kafka", "search", "elasticsearch7", "clickhouse", "redis"], &["postgres"]];
     let board = Board::new();
     for wave in waves {
         let stops = wave.iter().map(|name| async {

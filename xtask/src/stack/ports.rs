@@ -10,7 +10,10 @@ use crate::process;
 use crate::settings::Instance;
 
 /// Fails with every conflict at once.
-pub(crate) fn check(instance: &Instance, components: &[Component]) -> anyhow::Result<()> {
+pub(crate) fn check<'a>(
+    instance: &Instance,
+    components: impl IntoIterator<Item = &'a Component>,
+) -> anyhow::Result<()> {
     let mut conflicts = Vec::new();
     for component in components {
         if process::alive(instance, component.name).is_some() {

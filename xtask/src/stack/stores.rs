@@ -23,17 +23,36 @@ pub(super) fn redis(instance: &Instance) -> anyhow::Result<Launch> {
 }
 
 /// A single OpenSearch node out of a class path.
-pub(super) async fn search(instance: &Instance) -> anyhow::Result<Launch> {
-    let data = instance.dir().join("search");
-    process::create_dir(&data)?;
+pub(super) fn search(instance: &Instance) -> anyhow::Result<Launch> {
     let jars = download::jars(instance)?;
-    let classpath = format!("{}:{}/search/*", download::search_classes(instance)?.display(), jars.display());
-    let options =
-        ["-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "--enable-native-access=ALL-UNNAMED"];
-    let mut arguments: Vec<String> = options.map(str::to_owned).into();
-    arguments.extend(["-Dlog4j2.disable.jmx=true".to_owned(), "-cp".to_owned(), classpath, "OsNode".to_owned()]);
+    let classpath = format!("{}:{}/search/*", jars.join("classes").display(), jars.display());
+    node(instance, "search", "512m", classpath, "OsNode", [Port::Search, Port::SearchTransport])
+}
+
+/// A single Elasticsearch 7.17 node out of a class path.
+pub(super) fn elasticsearch7(instance: &Instance) -> anyhow::Result<Launch> {
+    let jars = download::elasticsearch7(instance)?;
+    let classpath = format!("{}:{}/lib/*", jars.join("classes").display(), jars.display());
+    let ports = [Port::Elasticsearch7, Port::Elasticsearch7Transport];
+    node(instance, "elasticsearch7", "256m", classpath, "EsNode", ports)
+}
+
+fn node(
+    instance: &Instance,
+    name: &str,
+    heap: &str,
+    classpath: String,
+    class: &str,
+    ports: [Port; 2],
+) -> anyhow::Result<Launch> {
+    let data = instance.dir().join(name);
+    process::create_dir(&data)?;
+    let mut arguments = vec![format!("-Xms{heap}"), format!("-Xmx{heap}")];
+    let options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "--enable-native-access=ALL-UNNAMED"];
+    arguments.extend(options.map(str::to_owned));
+    arguments.extend(["-Dlog4j2.disable.jmx=true".to_owned(), "-cp".to_owned(), classpath, class.to_owned()]);
     arguments.push(data.display().to_string());
-    arguments.extend([Port::Search, Port::SearchTransport].map(|port| instance.port(port).to_string()));
+    arguments.extend(ports.map(|port| instance.port(port).to_string()));
     Ok(Launch { program: download::java_home()?.join("bin/java"), arguments, env: BTreeMap::new() })
 }
 

@@ -3,11 +3,14 @@
 pub(super) mod schema;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::handler::Handler;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::{self, MethodRouter};
 use serde_json::{Map, Value as Json, json};
 
+use super::consistency;
 use crate::store::Store;
 
 /// HTTP's methods that are offered.
@@ -55,7 +58,9 @@ impl Operation {
     pub(super) fn command(summary: &'static str, status: u16, reply: &[(&str, Json)]) -> Self {
         let common = [("sequence_number", schema::integer(1, i64::MAX)), ("consistency_token", schema::text())];
         let fields: Vec<(&str, Json)> = reply.iter().cloned().chain(common).collect();
-        Self { summary, body: None, query: vec![], status, reply: schema::answer(&fields), command: true }
+        let mut reply = schema::answer(&fields);
+        reply["properties"]["read_models"] = consistency::schema();
+        Self { summary, body: None, query: vec![], status, reply, command: true }
     }
 
     /// Only looks.
@@ -81,6 +86,10 @@ impl Operation {
             for (name, meaning) in [
                 ("Idempotency-Key", "makes retries safe: the same key gives the first answer again"),
                 ("If-Match", "the sequence that the client knows, as in the ETag of an answer"),
+                (
+                    "Prefer",
+                    "wait=order_summary,order_details; wait_ms=1000: answer once these read models show it; respond-async: at once",
+                ),
                 ("X-User-Id", "who asks; goes with the events"),
                 ("X-Correlation-Id", "what this is part of; goes with the events"),
                 ("X-Causation-Id", "what caused this; goes with the events"),
@@ -119,6 +128,7 @@ impl Operation {
 pub(super) struct Api {
     router: Router<Store>,
     paths: Map<String, Json>,
+    commands: Vec<String>,
 }
 
 impl Api {
@@ -129,9 +139,17 @@ impl Api {
         handler: H,
         operation: Operation,
     ) -> Self {
+        if operation.command {
+            self.commands.push(format!("{} {path}", verb.name().to_uppercase()));
+        }
         let known = self.paths.entry(path).or_insert_with(|| json!({}));
         known[verb.name()] = operation.describe(verb, path);
-        Self { router: self.router.route(path, verb.to(handler)), paths: self.paths }
+        Self { router: self.router.route(path, verb.to(handler)), ..self }
+    }
+
+    /// What changes something, such as `POST /orders`.
+    pub(super) fn commands(self) -> Vec<String> {
+        self.commands
     }
 
     /// The routes, with the description at `/openapi.json` and, for people, at `/docs`.
@@ -143,9 +161,13 @@ impl Api {
             "paths": self.paths,
             "components": {"schemas": {"Problem": schema::problem()}},
         });
-        let page = page(&document);
+        // Bytes, as handlers are cloned with what they hold.
+        let (page, document) = (Bytes::from(page(&document)), Bytes::from(document.to_string()));
         self.router
-            .route("/openapi.json", routing::get(async move || axum::Json(document.clone())))
+            .route(
+                "/openapi.json",
+                routing::get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())),
+            )
             .route("/docs", routing::get(async move || Html(page.clone())))
     }
 }

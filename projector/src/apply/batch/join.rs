@@ -120,7 +120,15 @@ impl Batch {
             let Stored { version, fields, state } =
                 if is_entry(&document.key) { entry_of(&document.stored) } else { document.stored.clone() };
             let parents = document.joined.parents.clone();
-            Write { key: document.key.clone(), version, fields, state, expires: document.expires, parents }
+            Write {
+                key: document.key.clone(),
+                version,
+                fields,
+                state,
+                expires: document.expires,
+                parents,
+                ..Write::default()
+            }
         };
         self.documents.iter().filter(|d| d.is_flying()).map(write).collect()
     }
@@ -240,7 +248,8 @@ impl Batch {
             (Plan::Pass, _) => part.version = reference.sequence,
             (_, Some(Ok(data))) => {
                 let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(false) };
-                part.fold(program, event, data).map_err(|poison| describe(event, &poison.to_string()))?;
+                let looked_up = self.looked_up(place)?;
+                part.fold(program, event, data, looked_up).map_err(|poison| describe(event, &poison.to_string()))?;
             }
             _ => return Ok(false),
         }

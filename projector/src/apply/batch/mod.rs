@@ -2,7 +2,7 @@
 //! write. It does no I/O itself; whoever drives it loads, writes and saves:
 //!
 //! ```text
-//! new ─→ keys ─(load)→ fold ─→ writes ─(write)→ answered ─→ keys to load again, until done ─→ finish ─→ lanes, parked, stops
+//! new ─→ questions ─(look up)→ told ─→ keys ─(load)→ fold ─→ writes ─(write)→ answered ─→ keys to load again, until done ─→ finish ─→ lanes, parked, stops
 //! ```
 //!
 //! A join also has to look for documents now and then: before each load, [`Batch::searches`] says which.
@@ -13,12 +13,14 @@
 //! that was parked without being added (it is *marked*), so that no former owner can add it behind our back.
 
 mod join;
+mod lookup;
 
 pub use join::Search;
+pub use lookup::Question;
 
 use super::document::{expires, rows};
 use super::join::{entry_key, is_entry};
-use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan};
+use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan, TRIES, TRIES_TO_FIND};
 use super::progress::occurrence;
 use super::rollup::{self, Addition, Slices};
 use super::{Event, Outcome, Partition, Stored, Write};
@@ -129,6 +131,8 @@ struct Share {
     no_parking: bool,
     /// The first item that can't be handled now.
     stop: Option<(usize, String)>,
+    /// What was looked up for an item, by its number.
+    looked_up: HashMap<usize, lookup::Answer>,
 }
 
 /// See the module.
@@ -140,6 +144,8 @@ pub struct Batch {
     /// How many documents its own messages touch; behind them are those that a search has found.
     own: usize,
     applied: BTreeSet<Place>,
+    /// Set while something is to be looked up first.
+    asking: bool,
 }
 
 impl Batch {
@@ -148,7 +154,17 @@ impl Batch {
     pub fn new(compiled: Arc<Compiled>, parts: Vec<(Partition, Part)>) -> Self {
         let shares = parts.into_iter().map(|(partition, part)| Share::new(partition, part)).collect();
         let (documents, by_key) = (Vec::new(), HashMap::new());
-        let mut batch = Self { compiled, shares, documents, by_key, own: 0, applied: BTreeSet::new() };
+        let mut batch = Self { compiled, shares, documents, by_key, own: 0, applied: BTreeSet::new(), asking: true };
+        if batch.questions().is_empty() {
+            batch.sort();
+        }
+        batch
+    }
+
+    /// Sorts the messages by document, once what they ask for is known.
+    fn sort(&mut self) {
+        let batch = self;
+        batch.asking = false;
         for p in 0..batch.shares.len() {
             for i in 0..batch.shares[p].items.len() {
                 match batch.changes((p, i)) {
@@ -161,7 +177,6 @@ impl Batch {
             }
         }
         batch.own = batch.documents.len();
-        batch
     }
 
     /// The document of a key: the one that the batch has, or a new one.
@@ -275,7 +290,7 @@ impl Batch {
     /// Whether every document has its answer.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.documents.iter().all(|d| !d.open) && self.searches().is_empty()
+        !self.asking && self.documents.iter().all(|d| !d.open) && self.searches().is_empty()
     }
 
     /// What became of each partition: its lane, over all messages before its stop.
@@ -350,7 +365,7 @@ impl Batch {
                 return Err(describe(event, "an aggregate whose id begins with `_` can't have a document here"));
             }
             ReadModelKind::Join => return Ok(vec![(key, Change::Program)]),
-            ReadModelKind::Facts => rows(program, event, data)
+            ReadModelKind::Facts => rows(program, event, data, self.looked_up(place)?)
                 .map(|rows| rows.into_iter().map(|r| (r.key, Change::Row(r.fields.unwrap_or_default()))).collect()),
             ReadModelKind::Rollup => rollup::additions(program, &self.compiled.projection.sum_by, event, data)
                 .map(|all| all.into_iter().map(|(key, addition)| (key, Change::Addition(addition))).collect()),
@@ -409,7 +424,8 @@ impl Batch {
                     (_, Some(Ok(data))) if !parked => {
                         let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(None) };
                         let before = ttl.and_then(|ttl| ttl.after.as_ref()).map(|_| document.stored.clone());
-                        document.stored.fold(program, event, data).map_err(poison)?;
+                        let looked_up = share.looked_up(i, event)?;
+                        document.stored.fold(program, event, data, looked_up).map_err(poison)?;
                         document.expires = expires(document.stored.fields.as_ref()).inspect_err(|_| {
                             before.into_iter().for_each(|before| document.stored = before);
                         })?;
@@ -490,7 +506,9 @@ impl Batch {
             return;
         }
         let share = &mut self.shares[p];
-        if share.letters.is_some() || share.no_parking || !share.lane.is_last_try(share.items[i].delivery.offset) {
+        let may_fail = if share.waits_to_find(i) { TRIES_TO_FIND } else { TRIES };
+        let is_last_try = share.lane.is_last_try(share.items[i].delivery.offset, may_fail);
+        if share.letters.is_some() || share.no_parking || !is_last_try {
             share.stop = Some((i, reason));
             return;
         }
@@ -551,7 +569,15 @@ impl Share {
             Plan::Stop(reason) => Some((i, reason.clone())),
             _ => None,
         });
-        Self { partition, lane: part.lane, items, letters: part.letters, no_parking: part.no_parking, stop }
+        Self {
+            partition,
+            lane: part.lane,
+            items,
+            letters: part.letters,
+            no_parking: part.no_parking,
+            stop,
+            looked_up: HashMap::new(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ mod registry;
 
 use super::{Output, SchemasArg, test};
 use crate::event::Catalog;
-use crate::projection::{Compiled, Diagnosis, Finding, Source, Store};
+use crate::projection::{Compiled, Diagnosis, Finding, LookupFrom, Source, Store, check_masks};
 use crate::query::Endpoint;
 use crate::sink;
 use anyhow::Context;
@@ -96,6 +96,7 @@ fn examine(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<(Vec<Right>, 
         match Compiled::load(&path, catalog) {
             Ok((compiled, source)) => {
                 findings.extend(wrong_settings(&source, &compiled));
+                findings.extend(check_masks(&source, &compiled, catalog));
                 findings.extend(test::findings(&source, &compiled, catalog));
                 match Endpoint::compile_all(&source, &compiled) {
                     Ok(endpoints) => all.push((compiled, source, endpoints)),
@@ -105,6 +106,8 @@ fn examine(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<(Vec<Right>, 
             Err(found) => findings.extend(found),
         }
     }
+    let whole = paths.iter().any(|path| path.is_dir());
+    findings.extend(all.iter().flat_map(|one| looks_up(one, &all, whole)));
     for (n, one) in all.iter().enumerate() {
         findings.extend(all[..n].iter().flat_map(|other| between(other, one)));
     }
@@ -117,6 +120,30 @@ fn wrong_settings(source: &Source, compiled: &Compiled) -> Vec<Finding> {
     let help = "see docs/projections.md for the store's settings";
     let at = compiled.projection.name.defined;
     found.map(|message| Finding::at(source, at, message, help).of(Diagnosis::Mapping)).collect()
+}
+
+/// What the read models that one looks something up in don't have. Where only files are named, others may declare them.
+fn looks_up((compiled, source, _): &Right, all: &[Right], whole: bool) -> Vec<Finding> {
+    let places = compiled.projection.lookup.values().map(|lookup| lookup.defined);
+    let mut findings = Vec::new();
+    for (lookup, at) in compiled.lookups.iter().zip(places) {
+        let LookupFrom::ReadModel(name) = &lookup.from else { continue };
+        let (wrong, help) = match all.iter().find(|(other, ..)| other.projection.name.value == *name) {
+            Some((other, ..)) => (
+                lookup.against(other.kind, &other.document),
+                "name under `fields` what that read model has, each with its type",
+            ),
+            None if whole => {
+                (vec![format!("no file declares the read model `{name}`")], "check it together with the file that does")
+            }
+            None => continue,
+        };
+        findings.extend(wrong.into_iter().map(|wrong| {
+            let message = format!("lookup `{}`: {wrong}", lookup.name);
+            Finding::at(source, at, message, help).of(Diagnosis::Lookup)
+        }));
+    }
+    findings
 }
 
 /// What can't be beside each other: two read models of one name or in one place, two queries under one path.

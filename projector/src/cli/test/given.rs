@@ -1,13 +1,14 @@
 //! A test's given events, typed against their schemas: every mistake with its place in the file.
 
+use super::outcome::Given;
 use crate::apply::Event;
 use crate::event::{Catalog, Envelope, EventRef, Mismatch, Node, Sample, Shape};
-use crate::expr::Value;
+use crate::expr::{Object, Value, json};
 use crate::projection::{Compiled, Finding, Source, TestCase};
 use chrono::{DateTime, TimeDelta};
 use serde_json::Value as Json;
 use serde_saphyr::{Location, Spanned};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -16,16 +17,13 @@ const BEGIN: TimeDelta = TimeDelta::days(20_454);
 /// What stands beside an event's type.
 const BESIDES: [&str; 6] = ["of", "at", "version", "sequence", "aggregate", "unreadable"];
 
-/// What is delivered: an event, as often as it is.
-pub(super) type Delivered = Event;
-
-/// Reads a test's events: those that are delivered, in order, an event that comes again as often as it does.
+/// Reads what a test begins with.
 pub(super) fn read(
     source: &Source,
     compiled: &Compiled,
     catalog: &Catalog,
     case: &TestCase,
-) -> Result<Vec<Delivered>, Vec<Finding>> {
+) -> Result<Given, Vec<Finding>> {
     let mut reader = Reader { source, compiled, catalog, events: Vec::new(), sequences: HashMap::new() };
     let (mut delivered, mut findings) = (Vec::new(), Vec::new());
     for given in &case.given {
@@ -37,7 +35,54 @@ pub(super) fn read(
             }
         }
     }
-    if findings.is_empty() { Ok(delivered) } else { Err(findings) }
+    let looked_up = looked_up(source, compiled, case).unwrap_or_else(|found| {
+        findings.extend(found);
+        Vec::new()
+    });
+    if findings.is_empty() { Ok(Given { events: delivered, looked_up }) } else { Err(findings) }
+}
+
+/// What a test's lookups find.
+fn looked_up(
+    source: &Source,
+    compiled: &Compiled,
+    case: &TestCase,
+) -> Result<Vec<BTreeMap<String, Object>>, Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (name, given) in case.lookup.iter().filter(|(name, _)| !compiled.lookups.iter().any(|l| *l.name == **name)) {
+        let message = format!("no lookup is named `{name}`");
+        let names = compiled.lookups.iter().map(|l| l.name.to_string()).collect::<Vec<_>>().join(", ");
+        findings.push(Finding::at(source, given.defined, message, format!("there are {names}")));
+    }
+    let mut all = Vec::new();
+    for lookup in &compiled.lookups {
+        let mut found = BTreeMap::new();
+        let Some(given) = case.lookup.get(&*lookup.name) else {
+            all.push(found);
+            continue;
+        };
+        for (key, fields) in &given.value {
+            let Json::Object(fields) = fields else {
+                let message = format!("what lookup `{}` finds under `{key}` is no object", lookup.name);
+                findings.push(Finding::at(
+                    source,
+                    given.defined,
+                    message,
+                    "write `{ field: value }`; leave out what isn't found",
+                ));
+                continue;
+            };
+            let fields = json::object_from_json(fields.clone(), &lookup.kind());
+            match lookup.read(key, &fields) {
+                Ok(_) => _ = found.insert(key.clone(), fields),
+                Err(reason) => {
+                    findings.push(Finding::at(source, given.defined, reason, "give it the type under `fields`"))
+                }
+            }
+        }
+        all.push(found);
+    }
+    if findings.is_empty() { Ok(all) } else { Err(findings) }
 }
 
 struct Reader<'a> {

@@ -1,9 +1,9 @@
 //! What a test's events come to, by several ways of delivering them.
 
-use super::super::memory::{Halt, Memory};
+use super::super::memory::{Answers, Halt, Memory};
 use crate::apply::{Delivery, Event, Partition};
 use crate::event::Raw;
-use crate::expr::json;
+use crate::expr::{Object, json};
 use crate::projection::{Compiled, ReadModelKind};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +28,15 @@ pub(super) struct Letter {
     pub(super) of: String,
     /// None where it only waits behind an earlier one of its aggregate.
     pub(super) reason: Option<String>,
+}
+
+/// What a test begins with.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    /// The events that are delivered, in order, one that comes again as often as it does.
+    pub(super) events: Vec<Event>,
+    /// What each lookup finds, by key.
+    pub(super) looked_up: Vec<BTreeMap<String, Object>>,
 }
 
 /// How events are delivered.
@@ -58,8 +67,9 @@ impl Way {
 }
 
 /// Delivers the events, and gives what they come to.
-pub(super) async fn run(compiled: &Arc<Compiled>, events: &[Event], way: Way) -> Result<Outcome, Halt> {
-    let mut memory = Memory::new(Arc::clone(compiled)).await?;
+pub(super) async fn run(compiled: &Arc<Compiled>, given: &Given, way: Way) -> Result<Outcome, Halt> {
+    let events = &given.events;
+    let mut memory = Memory::new(Arc::clone(compiled), Answers::Given(given.looked_up.clone())).await?;
     let log = log(arrange(events, way));
     let batches: Vec<Vec<Event>> = match way {
         Way::OneByOne | Way::OtherOrder => log.into_iter().map(|event| vec![event]).collect(),

@@ -41,6 +41,7 @@ impl Worker {
     /// Follows the orders as they are now.
     pub(super) async fn ordered(&mut self) -> Result<(), HostError> {
         let orders = self.setup.orders.borrow_and_update().clone();
+        self.documents = orders.documents.into();
         self.follow(orders.barrier, orders.seen).await
     }
 

@@ -17,7 +17,7 @@ fn urls() -> StoreUrls {
         elasticsearch_url: nowhere.clone(),
         clickhouse_url: nowhere,
         clickhouse_database: "d".into(),
-        postgres_read_url: url.unwrap_or_else(|_| "postgres://app@127.0.0.1:55432/read_models".into()),
+        postgres_read_url: url.unwrap_or_else(|_| "postgres://app@127.0.0.1:15432/read_models".into()),
         ..StoreUrls::default()
     }
 }

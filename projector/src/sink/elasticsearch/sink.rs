@@ -60,7 +60,8 @@ impl ElasticsearchSink {
     }
 
     fn action(&self, write: &Write) -> Vec<u8> {
-        let head = json!({"index": {"_id": write.key, "version": write.version, "version_type": "external"}});
+        let newer = if write.again { "external_gte" } else { "external" };
+        let head = json!({"index": {"_id": write.key, "version": write.version, "version_type": newer}});
         format!("{head}\n{}\n", Json::Object(source(write))).into_bytes()
     }
 

@@ -21,6 +21,7 @@ mod config;
 mod convert;
 mod place;
 mod sink;
+mod table;
 
 use crate::expr::Kind;
 use crate::projection::PostgresStore;
@@ -28,6 +29,7 @@ use crate::projection::PostgresStore;
 pub(crate) use columns::check;
 pub(crate) use config::{Fault, REFUSED, fault, options, visible};
 pub use sink::PostgresSink;
+pub use table::PostgresTable;
 
 /// A document's columns, each with its type.
 pub(super) fn columns(document: &Kind, config: &PostgresStore) -> Vec<String> {

@@ -129,17 +129,18 @@ impl PostgresSink {
     }
 
     /// The statement that writes rows where their version rises; it gives the keys of those that landed.
-    fn upsert(&self) -> String {
+    fn upsert(&self, again: bool) -> String {
         let hidden = HIDDEN.iter().map(|(name, _)| quoted(name));
         let names: Vec<_> = hidden.chain(self.columns.iter().map(|column| quoted(&column.name))).collect();
         let set: Vec<_> = names.iter().skip(1).map(|name| format!("{name} = excluded.{name}")).collect();
         // In the order of keys, so that of two writers neither waits for the other in a circle.
         format!(
             "INSERT INTO {} AS t ({names}) SELECT {names} FROM jsonb_to_recordset($1::jsonb) AS r({}) ORDER BY _key
-             ON CONFLICT (_key) DO UPDATE SET {} WHERE t._version < excluded._version RETURNING t._key",
+             ON CONFLICT (_key) DO UPDATE SET {} WHERE t._version {} excluded._version RETURNING t._key",
             self.qualified(&self.table),
             self.definitions(),
             set.join(", "),
+            if again { "<=" } else { "<" },
             names = names.join(", "),
         )
     }
@@ -154,7 +155,8 @@ impl PostgresSink {
 
     /// Writes rows; when the server refuses them, halves them until the one that it refuses stands alone.
     async fn write_some(&self, rows: &[Pending<'_>], outcomes: &mut [Outcome]) -> Result<(), SinkError> {
-        let sql = self.upsert();
+        // Documents are made anew one at a time.
+        let sql = self.upsert(rows.iter().all(|row| row.again));
         let mut pending = vec![rows];
         while let Some(rows) = pending.pop() {
             match (self.send(&sql, rows).await, rows) {
@@ -180,6 +182,7 @@ impl PostgresSink {
 struct Pending<'a> {
     at: usize,
     key: &'a str,
+    again: bool,
     json: String,
 }
 
@@ -267,7 +270,7 @@ impl Sink for PostgresSink {
                 bytes = 0;
             }
             bytes += json.len();
-            rows.push(Pending { at, key: &write.key, json });
+            rows.push(Pending { at, key: &write.key, again: write.again, json });
         }
         if !rows.is_empty() {
             self.write_some(&rows, &mut outcomes).await?;

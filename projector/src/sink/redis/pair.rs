@@ -93,11 +93,39 @@ impl Pair {
         if self.here() == 1 { Ok(Owner::Us) } else { self.take(0).await }
     }
 
-    /// Takes the other one, unless our generation is in the first.
-    pub(super) async fn take_second(&self) -> Result<Owner, SinkError> {
+    /// Takes the other one, unless our generation is in the first. It must be empty: what a lost generation left there would be
+    /// taken for ours.
+    pub(super) async fn take_second(&self, names: &Names) -> Result<Owner, SinkError> {
         let first = self.is_ours(0).await?;
         self.at.store(usize::from(!first), Ordering::Relaxed);
-        if first { Ok(Owner::Us) } else { self.take(1).await }
+        if first {
+            return Ok(Owner::Us);
+        }
+        if self.owner(1).await?.is_none() {
+            self.expect_empty(names).await?;
+        }
+        self.take(1).await
+    }
+
+    async fn expect_empty(&self, names: &Names) -> Result<(), SinkError> {
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(names.pattern()).arg("COUNT").arg(REMOVE_MAX);
+            let mut connection = self.connections[1].clone();
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await.map_err(|e| classify(&e))?;
+            if let Some(key) = keys.first() {
+                return Err(broken(format!(
+                    "database {} is nobody's, and holds `{key}` and perhaps more; remove what a lost generation left there (FLUSHDB \
+                     in that database, if nothing else is in it)",
+                    self.databases[1]
+                )));
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
     }
 
     async fn take(&self, at: usize) -> Result<Owner, SinkError> {

@@ -13,6 +13,9 @@ use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 const WRITE: &str = include_str!("write.lua");
+/// What refuses a write, and what does when a document is made anew.
+const OLDER: &str = "stored >= new";
+const OLDER_OR_SAME: &str = "stored > new";
 const PROGRESS: &str = include_str!("progress.lua");
 const CHILDREN: &str = include_str!("children.lua");
 /// A pipeline's size in documents, so that none takes the server for long.
@@ -109,7 +112,11 @@ impl RedisSink {
                 rejected.insert(i, reason);
                 continue;
             }
-            let command = pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2);
+            let command = if write.again {
+                pipeline.cmd("EVAL").arg(WRITE.replace(OLDER, OLDER_OR_SAME)).arg(2)
+            } else {
+                pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2)
+            };
             command.arg(format!("{}{}", self.names.prefix, write.key)).arg(&self.names.marker);
             command.arg(&self.names.generation).arg(write.version);
             command.arg(self.ends(write).map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
@@ -232,7 +239,7 @@ impl Sink for RedisSink {
     }
 
     async fn prepare_aside(&self) -> Result<(), SinkError> {
-        match self.pair.take_second().await? {
+        match self.pair.take_second(&self.names).await? {
             Owner::Us => Ok(()),
             Owner::Other(owner) => Err(self.fenced(owner)),
         }

@@ -1,12 +1,15 @@
 //! `projector rebuild`: another generation, while everything runs.
 
-use super::site::{SiteArgs, attend};
-use super::{Output, check};
-use crate::control::{Actor, LogLine, Member, Options, Rebuild, State, Verify};
-use crate::generation::{Site, What, changes, may_rebuild};
-use crate::projection::{Compiled, Source};
-use crate::source::partition_counts;
-use serde_json::json;
+mod one;
+mod start;
+mod status;
+
+pub(super) use start::{Wanted, start};
+
+use super::Output;
+use super::site::SiteArgs;
+use crate::control::{Actor, Health, Member, Options, Origin, Rebuild, State, Verify};
+use crate::generation::Site;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,16 +61,42 @@ enum RebuildVerb {
         #[arg(long)]
         detach: bool,
     },
-    /// Go back to the generation that was live before, or forward again
+    /// Go back to the generations that were live before, or forward again: several at one barrier, all or none
     Rollback {
-        #[command(flatten)]
-        one: One,
+        /// The read models
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Who does it, for the log
+        #[arg(long, env = "USER", default_value = "unknown")]
+        by: String,
+        /// Why, for those who ask later
+        #[arg(long)]
+        reason: Option<String>,
         /// Don't wait for it
         #[arg(long)]
         detach: bool,
     },
     /// Give up the former generation before its time for a rollback is over
     Retire(One),
+    /// Make one document anew from its aggregate's events in the event store; its owner does it, so nothing races it
+    One {
+        #[command(flatten)]
+        one: One,
+        /// The document's key
+        key: String,
+    },
+    /// Build a read model anew whose index, table or keys were lost or spoilt: nothing is compared with it, nobody waits for it,
+    /// and there is no way back to it
+    Repair {
+        #[command(flatten)]
+        one: One,
+        /// Where its history is read: `kafka`, the `event-store`, or there only if Kafka no longer has all of it
+        #[arg(long, value_enum, default_value = "auto")]
+        from: Source,
+        /// Leave it to the hosts, and don't wait for it
+        #[arg(long)]
+        detach: bool,
+    },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -95,6 +124,12 @@ pub(super) struct How {
     /// their number
     #[arg(long, value_parser = verify, default_value = "sample:1000")]
     verify: Verify,
+    /// Where the history is read: `kafka`, the `event-store`, or there only if Kafka no longer has all of it
+    #[arg(long, value_enum, default_value = "auto")]
+    from: Source,
+    /// All at one barrier: all go live, or none
+    #[arg(long)]
+    together: bool,
     /// Whether it goes live by itself once it may, or waits for `rebuild promote`
     #[arg(long, value_enum, default_value = "auto")]
     promote: Promote,
@@ -104,6 +139,8 @@ pub(super) struct How {
     /// How long the replaced generation is fed, for a way back, such as 90s, 30m, 1h
     #[arg(long, value_parser = seconds, default_value = "1h")]
     rollback_window: u32,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Leave it to the hosts, and don't wait for it
     #[arg(long)]
     detach: bool,
@@ -113,6 +150,65 @@ pub(super) struct How {
     /// Why, for those who ask later
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+/// What goes back by itself.
+#[derive(Clone, Debug, clap::Args)]
+struct WatchArgs {
+    /// For how long after the swap a broken rule of health goes back by itself, such as 90s, 30m, 1h; 0s for never
+    #[arg(long, value_parser = seconds, default_value = "10m")]
+    watch: u32,
+    /// Rule: of a hundred queries no more fail, by the store's or our fault
+    #[arg(long, default_value_t = Health::default().failed_percent)]
+    max_failed_percent: u32,
+    /// Rule: all but the slowest of a hundred queries take no longer, in ms
+    #[arg(long, default_value_t = Health::default().p99_ms)]
+    max_p99_ms: u32,
+    /// Rule: it isn't further behind its events, in ms
+    #[arg(long, default_value_t = Health::default().lag_ms)]
+    max_lag_ms: u32,
+}
+
+impl How {
+    fn options(&self, origin: Origin, announced: Option<Vec<String>>) -> Options {
+        let watch = &self.watch;
+        let health = Health {
+            watch_s: watch.watch,
+            failed_percent: watch.max_failed_percent,
+            p99_ms: watch.max_p99_ms,
+            lag_ms: watch.max_lag_ms,
+        };
+        Options {
+            verify: self.verify,
+            promote: self.promote == Promote::Auto,
+            throttle: self.throttle,
+            rollback_s: self.rollback_window,
+            announced,
+            despite: false,
+            back: false,
+            repair: false,
+            from: origin,
+            health: (watch.watch > 0).then_some(health),
+        }
+    }
+}
+
+/// Where history is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Source {
+    Kafka,
+    EventStore,
+    Auto,
+}
+
+impl Source {
+    fn wanted(self) -> Option<Origin> {
+        match self {
+            Self::Kafka => Some(Origin::Kafka),
+            Self::EventStore => Some(Origin::EventStore),
+            Self::Auto => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -144,10 +240,10 @@ fn seconds(text: &str) -> Result<u32, String> {
 
 pub(super) async fn run(args: &RebuildArgs) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        RebuildVerb::Start { names, projections, how } => start_all(args, names, projections, how).await,
+        RebuildVerb::Start { names, projections, how } => start::start_named(&args.site, names, projections, how).await,
         RebuildVerb::Status { name, output } => {
             let site = args.site.open("status").await?;
-            status(&site, name.as_deref(), *output).await
+            status::status(&site, name.as_deref(), *output).await
         }
         RebuildVerb::Pause(one) => pause(args, one, true).await,
         RebuildVerb::Resume(one) => pause(args, one, false).await,
@@ -161,95 +257,21 @@ pub(super) async fn run(args: &RebuildArgs) -> anyhow::Result<ExitCode> {
             let site = args.site.open(&one.by).await?;
             let rebuild = under_way(&site, &one.name).await?;
             site.control.ask_promotion(&rebuild, *despite_differences, one.actor()).await?;
-            finish(&site, &rebuild, *detach).await
+            let mut all = vec![site.control.rebuild(rebuild.lead()).await?];
+            all.extend(site.control.rebuilds_led_by(rebuild.lead()).await?);
+            start::finish(&site, &all, *detach).await
         }
-        RebuildVerb::Rollback { one, detach } => {
-            let site = args.site.open(&one.by).await?;
-            let options = Options {
-                verify: Verify::Sample(100),
-                promote: true,
-                throttle: None,
-                rollback_s: 3_600,
-                announced: None,
-                despite: true,
-                back: true,
-            };
-            let rebuild = site.control.start_way_back(&one.name, &options, one.actor()).await?;
-            finish(&site, &rebuild, *detach).await
+        RebuildVerb::Rollback { names, by, reason, detach } => {
+            let site = args.site.open(by).await?;
+            let actor = Actor { who: by, why: reason.as_deref() };
+            let all = site.control.start_ways_back(names, &Options::back(Verify::Sample(100)), actor).await?;
+            start::finish(&site, &all, *detach).await
         }
         RebuildVerb::Retire(one) => retire(args, one).await,
-    }
-}
-
-async fn start_all(
-    args: &RebuildArgs,
-    names: &[String],
-    projections: &[PathBuf],
-    how: &How,
-) -> anyhow::Result<ExitCode> {
-    let site = args.site.open(&how.by).await?;
-    let Some(all) = check::load(projections, &site.catalog)? else { return Ok(ExitCode::FAILURE) };
-    let live = site.control.live().await?;
-    let plan = changes(&live, &all, false, &site.catalog);
-    for name in names {
-        anyhow::ensure!(
-            plan.iter().any(|change| change.read_model == *name),
-            "no file in {} declares the read model `{name}`",
-            projections.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
-        );
-    }
-    let mut worst = ExitCode::SUCCESS;
-    for change in plan.iter().filter(|change| names.contains(&change.read_model)) {
-        let Some((compiled, source)) = all.iter().find(|(c, _)| c.projection.name.value == change.read_model) else {
-            continue;
-        };
-        super::plan::print(change);
-        // The same projection again must give the same documents.
-        let announced = if change.what == What::Rebuild { change.fields.clone() } else { Some(Vec::new()) };
-        let code = start(&site, compiled, source, announced, how).await?;
-        if code != ExitCode::SUCCESS {
-            worst = code;
-        }
-    }
-    Ok(worst)
-}
-
-/// Starts one rebuild and drives it, or leaves it to the hosts.
-pub(super) async fn start(
-    site: &Site,
-    compiled: &Compiled,
-    source: &Source,
-    announced: Option<Vec<String>>,
-    how: &How,
-) -> anyhow::Result<ExitCode> {
-    let name = &compiled.projection.name.value;
-    let topics = partition_counts(&site.kafka, &compiled.topics())?;
-    may_rebuild(site, compiled, &topics).await?;
-    let options = Options {
-        verify: how.verify,
-        promote: how.promote == Promote::Auto,
-        throttle: how.throttle,
-        rollback_s: how.rollback_window,
-        announced,
-        despite: false,
-        back: false,
-    };
-    let actor = Actor { who: &how.by, why: how.reason.as_deref() };
-    let fingerprint = compiled.fingerprint();
-    let rebuild = site.control.start_rebuild(name, &fingerprint, &source.text, &topics, &options, actor).await?;
-    finish(site, &rebuild, how.detach).await
-}
-
-async fn finish(site: &Site, rebuild: &Rebuild, detach: bool) -> anyhow::Result<ExitCode> {
-    if detach {
-        println!("{}: left to the hosts; see `projector rebuild status`", rebuild.read_model);
-        return Ok(ExitCode::SUCCESS);
-    }
-    tokio::select! {
-        code = attend(site, rebuild) => code,
-        () = super::stop_signal() => {
-            eprintln!("\n{0}: the hosts go on with it; `projector rebuild abort {0}` ends it", rebuild.read_model);
-            Ok(ExitCode::FAILURE)
+        RebuildVerb::One { one, key } => one::make_anew(&args.site, one, key).await,
+        RebuildVerb::Repair { one, from, detach } => {
+            let site = args.site.open(&one.by).await?;
+            start::repair(&site, one, from.wanted(), *detach).await
         }
     }
 }
@@ -301,81 +323,6 @@ async fn retire(args: &RebuildArgs, one: &One) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn status(site: &Site, name: Option<&str>, output: Output) -> anyhow::Result<ExitCode> {
-    let is_ours = |read_model: &str| name.is_none_or(|name| name == read_model);
-    let members: Vec<_> =
-        site.control.members().await?.into_iter().filter(|m| is_ours(&m.generation.read_model)).collect();
-    let mut rebuilds = Vec::new();
-    for rebuild in site.control.rebuilds().await?.into_iter().filter(|r| is_ours(&r.read_model)) {
-        rebuilds.push(site.status(&rebuild).await?);
-    }
-    let log = match name {
-        Some(name) => site.control.generation_log(name, 20).await?,
-        None => Vec::new(),
-    };
-    if output == Output::Json {
-        let rebuilds: Vec<_> = rebuilds
-            .iter()
-            .map(|s| {
-                json!({
-                    "read_model": s.rebuild.read_model, "from": s.replaces, "to": s.target.generation.generation,
-                    "state": s.target.state, "paused": s.target.paused, "paused_why": s.target.paused_why,
-                    "events_done": s.done, "events_total": s.total, "live_behind": s.live_behind,
-                    "at_barrier": s.at_barrier, "driver": s.rebuild.driver, "asked_by": s.rebuild.asked_by,
-                    "finding": s.rebuild.finding,
-                })
-            })
-            .collect();
-        let generations: Vec<_> = members
-            .iter()
-            .map(|m| {
-                json!({"read_model": m.generation.read_model, "generation": m.generation.generation, "state": m.state,
-                       "paused": m.paused, "paused_why": m.paused_why, "fed_until": m.fed_until})
-            })
-            .collect();
-        let all = json!({"rebuilds": rebuilds, "generations": generations, "log": log});
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    for m in &members {
-        let until = m
-            .fed_until
-            .filter(|_| m.state == State::Retired)
-            .map(|at| format!(", fed until {}", crate::expr::json::time_text(&at)));
-        let paused = m.paused.then(|| format!(", paused: {}", m.paused_why.as_deref().unwrap_or("no reason given")));
-        println!(
-            "{:<28} {}{}{}",
-            m.generation.id(),
-            m.state.name(),
-            until.unwrap_or_default(),
-            paused.unwrap_or_default()
-        );
-    }
-    for s in &rebuilds {
-        let driver = s.rebuild.driver.as_deref().unwrap_or("nobody for now");
-        println!(
-            "{}: g{} → g{}, {}/{} events, live is {} behind; asked for by {}, driven by {driver}",
-            s.rebuild.read_model,
-            s.replaces,
-            s.target.generation.generation,
-            s.done,
-            s.total,
-            s.live_behind,
-            s.rebuild.asked_by
-        );
-        if let Some(refusal) = s.rebuild.finding.as_ref().and_then(|f| f["refusal"].as_str()) {
-            println!("    stopped: {refusal}");
-        }
-    }
-    log.iter().rev().for_each(print_line);
-    Ok(ExitCode::SUCCESS)
-}
-
-fn print_line(line: &LogLine) {
-    let why = line.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    println!("{}  g{:<3} {:<20} {}{why}", crate::expr::json::time_text(&line.at), line.generation, line.what, line.who);
 }
 
 #[cfg(test)]

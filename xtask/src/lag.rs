@@ -1,16 +1,16 @@
-//! `projector status`, and the difference between two of them.
+//! How far behind the read models were: `projector status`, and the difference between two of them.
 
-use std::process::Stdio;
+use std::{fmt, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::{Histogram, serialization::Deserializer};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{load::Figures, settings::Instance};
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Status {
+pub(crate) struct Status {
     read_models: Vec<ReadModel>,
 }
 
@@ -30,21 +30,48 @@ struct ReadModel {
 }
 
 /// What one run did to a read model.
-#[derive(Debug)]
-pub(super) struct Progress {
-    pub(super) name: String,
-    pub(super) store: String,
-    pub(super) documents: Option<u64>,
-    pub(super) events: u64,
-    pub(super) duplicates: u64,
-    pub(super) errors: u64,
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Progress {
+    pub(crate) name: String,
+    pub(crate) store: String,
+    pub(crate) documents: Option<u64>,
+    pub(crate) events: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) errors: u64,
     /// Commit → visible.
-    pub(super) lag: Option<Figures>,
+    pub(crate) lag: Option<Figures>,
+}
+
+/// A row for each read model.
+pub(crate) fn table(out: &mut impl fmt::Write, read_models: &[Progress]) -> fmt::Result {
+    writeln!(
+        out,
+        "  {:<24} {:<14} {:>9} {:>8} {:>8} {:>8} {:>8} {:>6}",
+        "", "store", "documents", "events", "p50 ms", "p99 ms", "max ms", "errors"
+    )?;
+    for model in read_models {
+        let lag = |figure: fn(&Figures) -> f64| {
+            model.lag.as_ref().map_or("–".to_owned(), |lag| format!("{:.1}", figure(lag)))
+        };
+        writeln!(
+            out,
+            "  {:<24} {:<14} {:>9} {:>8} {:>8} {:>8} {:>8} {:>6}",
+            model.name,
+            model.store,
+            model.documents.map_or("–".to_owned(), |count| count.to_string()),
+            model.events,
+            lag(|figures| figures.p50),
+            lag(|figures| figures.p99),
+            lag(|figures| figures.max),
+            model.errors,
+        )?;
+    }
+    Ok(())
 }
 
 impl Status {
-    /// Asks the projector's own command, so that the demo shows what an operator would see.
-    pub(super) async fn read(instance: &Instance) -> Result<Self> {
+    /// Asks the projector's own command, so that what is shown is what an operator would see.
+    pub(crate) async fn read(instance: &Instance) -> Result<Self> {
         let program = instance.binary("projector");
         let output = tokio::process::Command::new(&program)
             .args(["status", "--output", "json"])
@@ -59,12 +86,12 @@ impl Status {
     }
 
     /// Messages not handled yet, over all read models.
-    pub(super) fn behind(&self) -> u64 {
+    pub(crate) fn behind(&self) -> u64 {
         self.read_models.iter().map(|model| model.behind).sum()
     }
 
     /// What happened since an earlier status. Counters that went back were started anew: then all of it is new.
-    pub(super) fn since(&self, before: &Self) -> Result<Vec<Progress>> {
+    pub(crate) fn since(&self, before: &Self) -> Result<Vec<Progress>> {
         self.read_models
             .iter()
             .map(|now| {

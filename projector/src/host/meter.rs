@@ -12,7 +12,7 @@ const FRESH: TimeDelta = TimeDelta::seconds(10);
 
 /// Follows one generation's reports.
 #[derive(Default)]
-pub(crate) struct LagMeter {
+pub struct LagMeter {
     histograms: HashMap<Uuid, Histogram<u64>>,
     /// When something was applied, or nothing was left to apply.
     moved_at: Option<DateTime<Utc>>,
@@ -22,7 +22,8 @@ impl LagMeter {
     /// The lag in ms after these reports of the generation's hosts: the 99th percentile of what became visible since the
     /// last look; when nothing did, 0 if no message waits, else the time since anything moved. `None` when no host has
     /// reported lately: the lag isn't known.
-    pub(crate) fn observe(&mut self, reports: &[&HostStatus], now: DateTime<Utc>) -> Option<u64> {
+    #[must_use]
+    pub fn observe(&mut self, reports: &[&HostStatus], now: DateTime<Utc>) -> Option<u64> {
         let fresh: Vec<_> = reports.iter().filter(|r| now - r.updated_at < FRESH).collect();
         if fresh.is_empty() {
             return None;

@@ -1,0 +1,110 @@
+//! Driving a batch: load, fold, write, until the store has answered for all of it.
+
+use super::HostError;
+use super::cache::{Cache, Share};
+use super::calls::Calls;
+use crate::apply::{Batch, Finished, Part, Partition, Search};
+use crate::projection::ReadModelKind;
+use crate::sink::{Outcome, Stored, Write};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Documents that a store loads in one go, by its contract.
+const LOAD_MAX: usize = 10_000;
+
+/// What folds into one generation's place.
+pub(super) struct Folding {
+    pub(super) calls: Calls,
+    pub(super) cache: Cache,
+    fault_delay: Duration,
+}
+
+impl Folding {
+    pub(super) fn new(calls: Calls, share: Share, fault_delay: Duration) -> Self {
+        Self { calls, cache: Cache::new(share), fault_delay }
+    }
+
+    /// `large`: nobody waits for this batch, and it is so large that others must get their turn while it is folded.
+    pub(super) async fn fold(&mut self, parts: Vec<(Partition, Part)>, large: bool) -> Result<Finished, HostError> {
+        let apart = |work: &mut dyn FnMut()| if large { tokio::task::block_in_place(work) } else { work() };
+        let started = Instant::now();
+        let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.compiled), Some(parts), None);
+        apart(&mut || begun = parts.take().map(|parts| Batch::new(Arc::clone(&compiled), parts)));
+        let Some(mut batch) = begun else { return Ok(Finished::default()) };
+        let questions = batch.questions();
+        if !questions.is_empty() {
+            batch.told(self.calls.look_up(questions).await?);
+        }
+        while !batch.is_done() {
+            for (search, found) in self.search(batch.searches()).await? {
+                batch.found(&search, found);
+            }
+            let (mut loaded, mut writes) = (self.load(&batch.keys()).await?, Vec::new());
+            apart(&mut || writes = batch.fold(std::mem::take(&mut loaded)));
+            let writes = Arc::new(writes);
+            if writes.is_empty() {
+                continue;
+            }
+            if !self.fault_delay.is_zero() {
+                tokio::time::sleep(self.fault_delay).await;
+            }
+            let outcomes = self
+                .calls
+                .store(|sink| {
+                    let writes = Arc::clone(&writes);
+                    Box::pin(async move { sink.write(&writes).await })
+                })
+                .await?;
+            self.remember(&writes, &outcomes);
+            batch.answered(outcomes);
+        }
+        tracing::debug!(generation = self.calls.generation, ms = started.elapsed().as_millis(), "batch written");
+        Ok(batch.finish())
+    }
+
+    /// The documents that name parents, all searches at once.
+    async fn search(&self, searches: Vec<Search>) -> Result<Vec<(Search, Vec<String>)>, HostError> {
+        let all = searches.into_iter().map(|search| async {
+            let asked = Arc::new(search.clone());
+            let found = self
+                .calls
+                .store(|sink| {
+                    let asked = Arc::clone(&asked);
+                    Box::pin(async move { sink.children(&asked.parent, asked.after.as_deref(), asked.limit).await })
+                })
+                .await?;
+            Ok((search, found))
+        });
+        futures::future::try_join_all(all).await
+    }
+
+    /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
+    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, HostError> {
+        let missing: Vec<String> = keys.iter().filter(|key| self.cache.get(key).is_none()).cloned().collect();
+        let mut loaded = Vec::new();
+        for missing in missing.chunks(LOAD_MAX) {
+            let missing = Arc::new(missing.to_vec());
+            let more = self.calls.store(|sink| {
+                let missing = Arc::clone(&missing);
+                Box::pin(async move { sink.load(&missing).await })
+            });
+            loaded.extend(more.await?);
+        }
+        let mut loaded = loaded.into_iter();
+        Ok(keys.iter().map(|key| self.cache.get(key).cloned().or_else(|| loaded.next().flatten())).collect())
+    }
+
+    fn remember(&mut self, writes: &[Write], outcomes: &[Outcome]) {
+        // Facts are never loaded. A join's guarantee is that it looks at the store after it has written.
+        if matches!(self.calls.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
+            return;
+        }
+        for (write, outcome) in writes.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Written => self.cache.put(write.key.clone(), write.stored()),
+                Outcome::Stale | Outcome::Rejected(_) => self.cache.forget(&write.key),
+            }
+        }
+    }
+}

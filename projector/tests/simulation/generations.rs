@@ -1,0 +1,691 @@
+//! Two generations of one read model over the same log: the live one moves on while the other is built, from the log's
+//! beginning or from the event store up to a seam; a driver does what [`projector::generation::next`] says, dies and comes back
+//! with what it saw long ago; hosts crash, former owners go on; readers compare each answer with the one before. Then it goes
+//! back, and forward again.
+
+use super::owner::{Reach, Sim};
+use super::world::{Dice, PARTITIONS, World, deliveries};
+use super::{ENTITY, Mutation, compare, compiled};
+use projector::apply::{Delivery, Event, Partition};
+use projector::control::{Ends, State};
+use projector::generation::{At, Step, View, next};
+use projector::projection::Compiled;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+const SEEDS: u64 = 1_500;
+/// What happens in a world at most.
+const MOMENTS: usize = 40_000;
+
+/// One fault of ours for each rule of generations, barrier and seam; each must be caught.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Broken {
+    None,
+    /// Rule: every script that writes asks for the generation's marker.
+    MarkerUnchecked,
+    /// Rule: generations are compared while both stand at the place.
+    ComparedOutsideBarrier,
+    /// Rule: the former generation is fed, for a way back.
+    FormerNotFed,
+    /// Rule: the place is nowhere before what any owner may have written.
+    PlaceTooNear,
+    /// Rule: the decision asks for the present owners.
+    DecidedWithoutFences,
+    /// Rule: a barrier whose time is over decides nothing.
+    DecidedTooLate,
+    /// Rule: a new owner looks for a barrier before it goes on.
+    NewOwnerGoesOn,
+    /// Rule: no reader is moved before the decision.
+    ReadersMovedEarly,
+    /// Rule: nothing goes on before the readers were moved.
+    ReleasedBeforeReaders,
+    /// Rule: first the ends of the topics, then the snapshot.
+    SnapshotBeforeEnds,
+    /// Rule: the snapshot sees every commit that may be in Kafka.
+    SnapshotNotAwaited,
+    /// Rule: what the snapshot saw comes in an order that keeps I0.
+    SnapshotInHeapOrder,
+    /// Rule: Kafka has brought the live generation all that the snapshot saw before the two are compared.
+    SnapshotAhead,
+    /// Rule: the watermark at the seam covers no transaction that the snapshot didn't see.
+    SeamTooFar,
+}
+
+const BROKEN: [Broken; 14] = [
+    Broken::MarkerUnchecked,
+    Broken::ComparedOutsideBarrier,
+    Broken::FormerNotFed,
+    Broken::PlaceTooNear,
+    Broken::DecidedWithoutFences,
+    Broken::DecidedTooLate,
+    Broken::NewOwnerGoesOn,
+    Broken::ReadersMovedEarly,
+    Broken::ReleasedBeforeReaders,
+    Broken::SnapshotBeforeEnds,
+    Broken::SnapshotNotAwaited,
+    Broken::SnapshotInHeapOrder,
+    Broken::SnapshotAhead,
+    Broken::SeamTooFar,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Gathering,
+    Set([usize; PARTITIONS]),
+    Decided([usize; PARTITIONS]),
+}
+
+/// What an owner said: its fence, and where it was.
+type Said = Option<(i64, usize)>;
+
+#[derive(Clone)]
+struct Barrier {
+    phase: Phase,
+    compared: bool,
+    /// By generation and partition: where owners stopped, and under which fence they stand at the place.
+    said: [[Said; PARTITIONS]; 2],
+    arrived: [[Option<i64>; PARTITIONS]; 2],
+}
+
+/// One who reads through the query service, or the key itself, and what it saw of each document.
+#[derive(Default)]
+struct Reader(HashMap<String, i64>);
+
+struct Rebuilding<'a> {
+    world: &'a World,
+    sims: [Sim<'a>; 2],
+    dice: Dice,
+    broken: Broken,
+    reached: Reach,
+    /// Where the log ends by now.
+    end: [usize; PARTITIONS],
+    /// Which generation is to be live, and where it stands.
+    target: usize,
+    state: State,
+    over: bool,
+    rebuilds: u32,
+    /// Whether the other one's history is read from the event store, and from which offsets Kafka goes on.
+    from_store: bool,
+    seam: Option<[usize; PARTITIONS]>,
+    snapshot: [usize; PARTITIONS],
+    replay_ends: [usize; PARTITIONS],
+    barrier: Option<Barrier>,
+    /// The last barrier whose time was over.
+    expired: Option<Barrier>,
+    /// Owners that were replaced and don't know it: generation, partition, fence, where they are.
+    ghosts: Vec<(usize, usize, i64, usize)>,
+    /// Which generation the query service answers from, and which one the key that all know leads to.
+    serving: usize,
+    database: usize,
+    /// Who believes that its database is where it was before a swap.
+    misled: [bool; 2],
+    readers: [Reader; 3],
+}
+
+fn place(p: usize) -> Partition {
+    super::owner::partition(p)
+}
+
+impl<'a> Rebuilding<'a> {
+    fn new(
+        seed: u64,
+        world: &'a World,
+        programs: &[Arc<Compiled>; 2],
+        dice: Dice,
+        broken: Broken,
+        reached: &'a mut [Reach; 2],
+    ) -> Self {
+        let [first, second] = reached;
+        let sim = |program: &Arc<Compiled>, salt: u64, reached: &'a mut Reach| {
+            let mut sim = Sim::new(Arc::clone(program), world, Dice::new(seed * 2 + salt), Mutation::None, reached);
+            sim.same_topics = true;
+            sim
+        };
+        let mut rebuilding = Self {
+            world,
+            sims: [sim(&programs[0], 0, first), sim(&programs[1], 1, second)],
+            dice,
+            broken,
+            reached: Reach::new(),
+            end: std::array::from_fn(|p| world.log[p].len() / 3),
+            target: 1,
+            state: State::Planned,
+            over: false,
+            rebuilds: 0,
+            from_store: seed % 2 == 1,
+            seam: None,
+            snapshot: [0; PARTITIONS],
+            replay_ends: [0; PARTITIONS],
+            barrier: None,
+            expired: None,
+            ghosts: Vec::new(),
+            serving: 0,
+            database: 0,
+            misled: [false; 2],
+            readers: Default::default(),
+        };
+        if broken == Broken::SnapshotBeforeEnds {
+            rebuilding.snapshot = rebuilding.committed();
+        }
+        rebuilding
+    }
+
+    fn reach(&mut self, step: &'static str, what: &'static str) {
+        *self.reached.entry((step, what)).or_default() += 1;
+    }
+
+    /// How many events of each partition are in Kafka for the first time: their transactions have committed.
+    fn committed(&self) -> [usize; PARTITIONS] {
+        std::array::from_fn(|p| {
+            let ids = self.world.log[p][..self.end[p]].iter().map(|d| d.event.as_ref().unwrap().envelope.id);
+            ids.collect::<std::collections::BTreeSet<_>>().len()
+        })
+    }
+
+    /// What a snapshot sees that waited for all that had committed; and more, which isn't in Kafka yet.
+    fn see(&mut self) {
+        let committed = self.committed();
+        for (p, committed) in committed.into_iter().enumerate() {
+            let all = self.world.first[p].len();
+            let seen = match self.broken {
+                Broken::SnapshotNotAwaited => committed.saturating_sub(self.dice.below(3)),
+                Broken::SnapshotBeforeEnds => self.snapshot[p],
+                _ => (committed + self.dice.below(6)).min(all),
+            };
+            if seen > committed {
+                self.reach("snapshot", "sees what isn't in Kafka yet");
+            }
+            self.snapshot[p] = seen.max(self.snapshot[p]);
+        }
+    }
+
+    /// The rows of a partition in the order of `source/event_store.rs`: by the largest `tx_min` of the aggregate so far.
+    fn rows(&self, p: usize) -> Vec<Event> {
+        let mut floors: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        let mut rows: Vec<(u64, Event)> = Vec::new();
+        for event in &self.world.first[p][..self.snapshot[p]] {
+            let reference = &event.envelope.reference;
+            let floor = floors.entry(Arc::clone(&reference.aggregate_id)).or_default();
+            *floor = reference.tx_min.max(*floor);
+            // As a scan of the table may give them: one aggregate after the other.
+            let heap = reference.aggregate_id.trim_start_matches("loan-").parse().unwrap_or(0);
+            let by = if self.broken == Broken::SnapshotInHeapOrder { heap } else { *floor };
+            rows.push((by, event.clone()));
+        }
+        rows.sort_by_key(|(floor, event)| (*floor, event.envelope.reference.sequence));
+        rows.into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// A job begins to read the event store, or begins again after another one died: first the ends, then the snapshot.
+    fn open_history(&mut self) {
+        if self.seam.is_some() {
+            self.reach("event store", "another job begins again");
+        }
+        self.seam = Some(self.end);
+        self.see();
+        let mut logs: Vec<Vec<Delivery>> = Vec::new();
+        for p in 0..PARTITIONS {
+            let saved = self.sims[1].store.progress.get(&place(p)).cloned().unwrap_or_default();
+            let done = usize::try_from(saved.next_offset).unwrap();
+            let left = self
+                .rows(p)
+                .into_iter()
+                .filter(|event| saved.seen(&event.envelope.reference) == projector::apply::Seen::New);
+            // What was read before is below what comes now.
+            let before = self.sims[1].logs()[p][..done].iter().map(|d| d.event.clone().unwrap());
+            logs.push(deliveries(before.chain(left).collect()));
+        }
+        let sim = &mut self.sims[1];
+        sim.limit = std::array::from_fn(|p| logs[p].len());
+        sim.read_on(logs);
+    }
+
+    /// Whether the live generation has all that the snapshot saw.
+    fn has_come(&self) -> bool {
+        self.broken == Broken::SnapshotAhead
+            || (0..PARTITIONS).all(|p| {
+                let progress = self.sims[0].progress(p);
+                let seen =
+                    |event: &Event| progress.seen(&event.envelope.reference) == projector::apply::Seen::Duplicate;
+                self.world.first[p][..self.snapshot[p]].iter().all(seen)
+            })
+    }
+
+    /// All that the snapshot saw is folded: the partitions go on in Kafka.
+    fn close_history(&mut self) {
+        let Some(ends) = self.seam else { return };
+        let sim = &mut self.sims[1];
+        sim.save_all();
+        for (p, end) in ends.into_iter().enumerate() {
+            let progress = sim.store.progress.entry(place(p)).or_default();
+            (progress.next_offset, progress.last) = (i64::try_from(end).unwrap(), None);
+            if self.broken == Broken::SeamTooFar {
+                progress.watermark += 40;
+            }
+        }
+        sim.read_on(self.world.log.clone());
+        sim.limit = self.end;
+        self.replay_ends = ends;
+        self.state = State::Replaying;
+        self.reach("event store", "read, Kafka goes on");
+    }
+
+    fn live(&self) -> usize {
+        1 - self.target
+    }
+
+    /// The owners of one generation do something, as far as a barrier lets them.
+    fn owners(&mut self, g: usize) {
+        let reading_store = g == 1 && self.seam.is_some() && self.state == State::Planned && self.rebuilds == 0;
+        if g == 1 && self.rebuilds == 0 && self.state == State::Planned && !reading_store {
+            return;
+        }
+        let retired = self.rebuilds > 0 && g != self.serving && self.barrier.is_none();
+        if retired && self.broken == Broken::FormerNotFed {
+            return;
+        }
+        if !reading_store {
+            for p in 0..PARTITIONS {
+                let limit = self.limit(g, p);
+                self.sims[g].limit[p] = limit;
+            }
+        }
+        let before: Vec<_> = (0..PARTITIONS).map(|p| self.sims[g].stands(p)).collect();
+        let astray = self.broken == Broken::MarkerUnchecked && self.misled[g];
+        if astray {
+            self.exchange();
+        }
+        self.sims[g].step();
+        if astray {
+            self.exchange();
+        }
+        if self.dice.one_in(4) {
+            self.misled[g] = false;
+        }
+        for (p, (fence, at)) in before.into_iter().enumerate() {
+            if self.sims[g].stands(p).0 != fence {
+                self.ghosts.push((g, p, fence, at));
+                if self.barrier.is_some() {
+                    self.reach("barrier", "a partition changes hands");
+                }
+            }
+        }
+        self.arrive(g);
+    }
+
+    /// The two databases' documents change places, for one who doesn't ask whose they are.
+    fn exchange(&mut self) {
+        let [first, second] = &mut self.sims;
+        std::mem::swap(&mut first.store.documents, &mut second.store.documents);
+    }
+
+    /// How far an owner may go; hears of a barrier sooner or later.
+    fn limit(&mut self, g: usize, p: usize) -> usize {
+        let end = self.end[p];
+        let (fence, at) = self.sims[g].stands(p);
+        let hears = self.dice.one_in(2);
+        let goes_on = self.broken == Broken::NewOwnerGoesOn;
+        let Some(barrier) = &mut self.barrier else { return end };
+        let said = &mut barrier.said[g][p];
+        match barrier.phase {
+            Phase::Gathering => {
+                if said.is_none() && hears {
+                    *said = Some((fence, at));
+                }
+                // One who was replaced may have spoken: then the present owner hasn't heard of it.
+                said.filter(|(by, _)| *by == fence).map_or(end, |(_, at)| at)
+            }
+            Phase::Set(ends) | Phase::Decided(ends) => match said {
+                Some((by, _)) if *by != fence && goes_on => end,
+                // A new owner looks for it; one who was replaced has spoken for this one, who hears of it by and by.
+                Some((by, _))
+                    if *by != fence && self.ghosts.iter().any(|ghost| (ghost.0, ghost.1, ghost.2) == (g, p, *by)) =>
+                {
+                    let spoke_for = barrier.arrived[g][p] == Some(*by) && !matches!(barrier.phase, Phase::Decided(_));
+                    if spoke_for && !hears { end } else { ends[p].max(at) }
+                }
+                _ => ends[p].max(at.min(end)).min(ends[p].max(at)),
+            },
+        }
+    }
+
+    fn arrive(&mut self, g: usize) {
+        let Some(barrier) = &mut self.barrier else { return };
+        let Phase::Set(ends) = barrier.phase else { return };
+        for p in 0..PARTITIONS {
+            let (fence, at) = self.sims[g].stands(p);
+            if at == ends[p] {
+                barrier.arrived[g][p] = Some(fence);
+            }
+        }
+    }
+
+    /// A former owner, who doesn't know it, speaks at the barrier.
+    fn ghost(&mut self) {
+        if self.ghosts.is_empty() {
+            return;
+        }
+        let at = self.dice.below(self.ghosts.len());
+        let (g, p, fence, position) = self.ghosts[at];
+        let Some(barrier) = &mut self.barrier else { return };
+        match barrier.phase {
+            Phase::Gathering if barrier.said[g][p].is_none() => {
+                barrier.said[g][p] = Some((fence, position));
+            }
+            Phase::Set(ends) if ends[p] == position && barrier.arrived[g][p].is_none() => {
+                barrier.arrived[g][p] = Some(fence);
+            }
+            _ => return,
+        }
+        self.reach("barrier", "a former owner speaks");
+    }
+
+    fn view(&mut self) -> View {
+        let behind = |sims: &[Sim<'_>; 2], end: &[usize; PARTITIONS], g: usize| -> usize {
+            (0..PARTITIONS).map(|p| end[p].saturating_sub(sims[g].stands(p).1)).sum()
+        };
+        let fed = self.state != State::Planned;
+        let at = self.barrier.as_ref().map(|barrier| match barrier.phase {
+            Phase::Gathering => At::Gathering(barrier.said.iter().flatten().all(Option::is_some).then(|| {
+                let furthest = |p: usize| barrier.said.iter().filter_map(|said| said[p]).map(|(_, at)| at).max();
+                (0..PARTITIONS).map(|p| (place(p), i64::try_from(furthest(p).unwrap_or(0)).unwrap())).collect()
+            })),
+            Phase::Set(_) => At::Set(barrier.arrived.iter().flatten().all(Option::is_some)),
+            Phase::Decided(_) => At::Decided,
+        });
+        let compared = self.barrier.as_ref().is_some_and(|barrier| barrier.compared);
+        let replayed = fed && (0..PARTITIONS).all(|p| self.sims[self.target].stands(p).1 >= self.replay_ends[p]);
+        View {
+            over: self.over,
+            state: self.state,
+            paused: None,
+            failure: None,
+            replayed,
+            converged: fed && behind(&self.sims, &self.end, self.target) < 12,
+            waits: false,
+            promote: true,
+            barrier: at,
+            compared,
+            refusal: None,
+        }
+    }
+
+    fn positions(&self, ends: &Ends) -> [usize; PARTITIONS] {
+        std::array::from_fn(|p| usize::try_from(ends[&place(p)]).unwrap())
+    }
+
+    /// Does a step as the control store would: what doesn't fit any more changes nothing.
+    fn act(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Begin if self.state == State::Planned && self.rebuilds == 0 => {
+                if self.from_store {
+                    let folded = self.seam.is_some()
+                        && (0..PARTITIONS).all(|p| self.sims[1].stands(p).1 >= self.sims[1].limit[p]);
+                    match self.seam {
+                        None => self.open_history(),
+                        Some(_) if folded && self.has_come() => self.close_history(),
+                        Some(_) if folded => self.reach("event store", "waits for Kafka to bring what it saw"),
+                        // The job died; another one begins.
+                        Some(_) if self.dice.one_in(8) => self.open_history(),
+                        Some(_) => {}
+                    }
+                } else {
+                    self.replay_ends = self.end;
+                    self.state = State::Replaying;
+                }
+            }
+            Step::Advance(state) if self.state < *state && *state != State::Verified => self.state = *state,
+            Step::Advance(State::Verified) if self.state == State::Converged => self.state = State::Verified,
+            Step::Open if self.barrier.is_none() && !self.over => {
+                let (said, arrived) = ([[None; PARTITIONS]; 2], [[None; PARTITIONS]; 2]);
+                self.barrier = Some(Barrier { phase: Phase::Gathering, compared: false, said, arrived });
+            }
+            Step::Set(ends) => {
+                let mut ends = self.positions(ends);
+                if self.broken != Broken::PlaceTooNear {
+                    ends = std::array::from_fn(|p| ends[p].max(self.end[p]));
+                }
+                if self.broken == Broken::ReadersMovedEarly && self.barrier.is_some() {
+                    self.serving = self.target;
+                }
+                if let Some(barrier) = self.barrier.as_mut().filter(|barrier| barrier.phase == Phase::Gathering) {
+                    barrier.phase = Phase::Set(ends);
+                    if self.broken == Broken::ComparedOutsideBarrier {
+                        self.same_documents()?;
+                    }
+                }
+            }
+            Step::Compare => {
+                if self.broken != Broken::ComparedOutsideBarrier && self.all_stand() {
+                    self.same_documents()?;
+                }
+                if let Some(barrier) = &mut self.barrier {
+                    barrier.compared = true;
+                }
+            }
+            Step::GoBack => self.expire(),
+            Step::Decide => self.decide(),
+            Step::MoveReaders => self.move_readers(),
+            Step::Finish if self.barrier.is_none() => self.over = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether every partition of both stands at the place under its present owner.
+    fn all_stand(&self) -> bool {
+        let Some(barrier) = &self.barrier else { return false };
+        let stands = |g: usize, p: usize| barrier.arrived[g][p] == Some(self.sims[g].stands(p).0);
+        matches!(barrier.phase, Phase::Set(_)) && (0..2).all(|g| (0..PARTITIONS).all(|p| stands(g, p)))
+    }
+
+    /// Both have the same events, so each document must have the same version in both.
+    fn same_documents(&self) -> Result<(), String> {
+        let versions = |g: usize| -> BTreeMap<&String, i64> {
+            self.sims[g].store.documents.iter().map(|(key, document)| (key, document.version)).collect()
+        };
+        let (one, other) = (versions(0), versions(1));
+        if one == other { Ok(()) } else { Err(format!("differs at the barrier: {one:?} and {other:?}")) }
+    }
+
+    fn expire(&mut self) {
+        if self.barrier.as_ref().is_some_and(|barrier| !matches!(barrier.phase, Phase::Decided(_))) {
+            self.expired = self.barrier.take();
+            self.reach("barrier", "its time is over");
+        }
+    }
+
+    fn decide(&mut self) {
+        let late = self.broken == Broken::DecidedTooLate;
+        if self.barrier.is_none() && late {
+            self.barrier = self.expired.take();
+        }
+        let with_fences = self.broken != Broken::DecidedWithoutFences && !late;
+        let stand = self.all_stand();
+        let Some(barrier) = &mut self.barrier else { return };
+        let Phase::Set(ends) = barrier.phase else { return };
+        let all_said = barrier.arrived.iter().flatten().all(Option::is_some);
+        if !all_said || self.state != State::Verified && self.state != State::Retired {
+            return;
+        }
+        if with_fences && !stand {
+            self.reach("decision", "refused: another owner by now");
+            return self.expire();
+        }
+        barrier.phase = Phase::Decided(ends);
+        self.state = State::Live;
+        self.reach("decision", "falls");
+        if self.broken == Broken::ReleasedBeforeReaders {
+            self.barrier = None;
+        }
+    }
+
+    /// Direct readers, then the query service, then all go on; the driver may die in between.
+    fn move_readers(&mut self) {
+        if !matches!(self.barrier, Some(Barrier { phase: Phase::Decided(_), .. })) {
+            return;
+        }
+        if self.database != self.target {
+            self.database = self.target;
+            self.misled = [true; 2];
+        }
+        if self.dice.one_in(3) {
+            return self.reach("swap", "the driver dies between the key and the query service");
+        }
+        self.serving = self.target;
+        if self.dice.one_in(3) {
+            return self.reach("swap", "the driver dies before it lets go");
+        }
+        self.barrier = None;
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        let fact = &self.world.facts[self.dice.below(self.world.facts.len())];
+        let number = self.dice.below(self.readers.len());
+        let direct = self.dice.one_in(2);
+        let from = if direct { self.database } else { self.serving };
+        let version = self.sims[from].store.documents.get(&fact.loan).map_or(0, |document| document.version);
+        let before = self.readers[number].0.insert(fact.loan.clone(), version).unwrap_or(0);
+        if version < before {
+            let how = if direct { "directly" } else { "through the query service" };
+            return Err(format!("{} went back from {before} to {version}, read {how}", fact.loan));
+        }
+        Ok(())
+    }
+
+    /// The next one: back, then forward again.
+    fn begin_again(&mut self) {
+        self.rebuilds += 1;
+        self.target = self.live();
+        (self.state, self.over) = (State::Retired, false);
+        self.replay_ends = [0; PARTITIONS];
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let mut driver = self.view();
+        for _ in 0..MOMENTS {
+            match self.dice.below(12) {
+                0 => {
+                    let p = self.dice.below(PARTITIONS);
+                    self.end[p] = (self.end[p] + 1 + self.dice.below(2)).min(self.world.log[p].len());
+                }
+                1..4 => self.owners(0),
+                4..7 => self.owners(1),
+                7 => {
+                    self.read()?;
+                    self.read()?;
+                }
+                8 => driver = self.view(),
+                9 | 10 => {
+                    let step = next(&driver);
+                    self.act(&step)?;
+                    driver = self.view();
+                }
+                _ => {
+                    if self.dice.one_in(12) {
+                        self.expire();
+                    } else {
+                        self.ghost();
+                    }
+                }
+            }
+            if self.over {
+                if self.rebuilds == 2 {
+                    return Ok(());
+                }
+                self.begin_again();
+                driver = self.view();
+            }
+        }
+        Err(format!("never ends: {:?}, {} rebuilds done", self.state, self.rebuilds))
+    }
+
+    /// All of the log is there and nothing more goes wrong: then the other generation is what the log makes of it.
+    fn rest(&mut self) -> Result<(), String> {
+        for g in 0..2 {
+            self.sims[g].limit = [usize::MAX; PARTITIONS];
+            self.sims[g].come_to_rest();
+            super::rest(&mut self.sims[g])?;
+        }
+        compare(&self.sims[1], self.world)
+    }
+}
+
+fn simulate(seed: u64, programs: &[Arc<Compiled>; 2], broken: Broken, reached: &mut Reach) -> Result<(), String> {
+    let mut dice = Dice::new(seed.wrapping_add(0xBEEF));
+    let world = World::orderly(&mut dice);
+    let mut of_hosts = [Reach::new(), Reach::new()];
+    let mut rebuilding = Rebuilding::new(seed, &world, programs, dice, broken, &mut of_hosts);
+    let outcome = rebuilding.run().and_then(|()| rebuilding.rest());
+    let found = std::mem::take(&mut rebuilding.reached);
+    drop(rebuilding);
+    for (what, n) in found.into_iter().chain(of_hosts.into_iter().flatten()) {
+        *reached.entry(what).or_default() += n;
+    }
+    outcome
+}
+
+/// The live one adds a day to each event, so that documents that the wrong one wrote are told from the right ones.
+fn programs() -> [Arc<Compiled>; 2] {
+    [compiled(&ENTITY.replace("+ %data.days", "+ %data.days + 1")), compiled(ENTITY)]
+}
+
+#[test]
+fn a_generation_takes_the_live_ones_place_whatever_happens() {
+    let only = super::number("SIMULATION_SEED");
+    let seeds = only.map_or(0..super::number("GENERATION_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let (programs, mut reached) = (programs(), Reach::new());
+    for seed in seeds {
+        if let Err(wrong) = simulate(seed, &programs, Broken::None, &mut reached) {
+            panic!("{wrong}\nagain: SIMULATION_SEED={seed} cargo test --test simulation generations");
+        }
+    }
+    for ((step, fault), n) in &reached {
+        println!("{step:<18} {fault:<54} {n}");
+    }
+    if only.is_none() {
+        let missing: Vec<_> = REACHED.iter().filter(|what| !reached.contains_key(*what)).collect();
+        assert!(missing.is_empty(), "the dice no longer reach: {missing:?}");
+    }
+}
+
+/// What every run must have met.
+const REACHED: [(&str, &str); 13] = [
+    ("snapshot", "sees what isn't in Kafka yet"),
+    ("event store", "another job begins again"),
+    ("event store", "read, Kafka goes on"),
+    ("event store", "waits for Kafka to bring what it saw"),
+    ("barrier", "a partition changes hands"),
+    ("barrier", "a former owner speaks"),
+    ("barrier", "its time is over"),
+    ("decision", "falls"),
+    ("decision", "refused: another owner by now"),
+    ("swap", "the driver dies between the key and the query service"),
+    ("swap", "the driver dies before it lets go"),
+    ("write", "of a former owner, refused"),
+    ("write", "crash after"),
+];
+
+#[test]
+fn every_broken_rule_of_generations_is_caught() {
+    let programs = programs();
+    let mut uncaught = Vec::new();
+    for broken in BROKEN {
+        if std::env::var("MUTATION").is_ok_and(|only| only != format!("{broken:?}")) {
+            continue;
+        }
+        let caught = (0..4_000).find_map(|seed| {
+            let run = || simulate(seed, &programs, broken, &mut Reach::new());
+            let wrong = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run))
+                .unwrap_or_else(|_| Err("panicked".to_owned()));
+            wrong.err().map(|wrong| (seed, wrong))
+        });
+        match caught {
+            Some((seed, wrong)) => {
+                println!("{broken:?}: seed {seed}: {}", wrong.chars().take(120).collect::<String>())
+            }
+            None => uncaught.push(broken),
+        }
+    }
+    assert!(uncaught.is_empty(), "no seed catches {uncaught:?}");
+}

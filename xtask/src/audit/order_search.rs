@@ -1,0 +1,27 @@
+//! `order_search` in the search engine, a document an order.
+
+use anyhow::Result;
+use futures::future::BoxFuture;
+use sqlx::PgPool;
+
+use super::{ReadModel, Stores, compare::Documents, write_side_documents};
+
+pub(super) struct OrderSearch;
+
+impl ReadModel for OrderSearch {
+    fn name(&self) -> &'static str {
+        "order_search"
+    }
+
+    fn store(&self) -> &'static str {
+        "elasticsearch"
+    }
+
+    fn expected<'a>(&'a self, write_side: &'a PgPool) -> BoxFuture<'a, Result<Documents>> {
+        Box::pin(write_side_documents(write_side, include_str!("order_search.sql")))
+    }
+
+    fn actual<'a>(&'a self, stores: &'a Stores) -> BoxFuture<'a, Result<Documents>> {
+        Box::pin(stores.search_documents("order_search"))
+    }
+}

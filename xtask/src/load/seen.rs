@@ -1,0 +1,103 @@
+//! What readers have seen, so that an answer can be compared with those before it.
+//!
+//! Requests overlap, so only an answer to a question that was asked after another answer had come must not be older than that one:
+//! what was known is noted when a request leaves.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// An order is looked at by others when it is as old as this: until then it may be on its way.
+const OLD_ENOUGH: Duration = Duration::from_secs(1);
+
+/// An order that was placed in this run.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub(super) order_id: String,
+    pub(super) sequence: i64,
+    pub(super) token: String,
+    at: Instant,
+}
+
+/// Shared by all readers.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    placed: Mutex<Vec<Placed>>,
+    /// The highest version of a document that was answered, by query and id.
+    versions: Mutex<HashMap<(&'static str, String), i64>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seen {
+    /// Takes note of an order that was accepted.
+    pub(super) fn placed(&self, order_id: &str, sequence: i64, token: &str) {
+        let (order_id, token) = (order_id.to_owned(), token.to_owned());
+        lock(&self.placed).push(Placed { order_id, sequence, token, at: Instant::now() });
+    }
+
+    /// The one that was placed last.
+    pub(super) fn latest(&self) -> Option<Placed> {
+        lock(&self.placed).last().cloned()
+    }
+
+    /// One of those that anybody may see by now; `choose` picks a number below the one it is given.
+    pub(super) fn settled(&self, choose: impl FnOnce(u64) -> u64) -> Option<String> {
+        let placed = lock(&self.placed);
+        let settled = placed.partition_point(|order| order.at.elapsed() >= OLD_ENOUGH);
+        if settled == 0 {
+            None
+        } else {
+            placed.get(choose(settled as u64) as usize).map(|order| order.order_id.clone())
+        }
+    }
+
+    /// The version that a later answer must not be below.
+    pub(super) fn known(&self, query: &'static str, id: &str) -> i64 {
+        lock(&self.versions).get(&(query, id.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Compares an answer with what was `known` when it was asked for.
+    pub(super) fn answered(&self, query: &'static str, id: &str, known: i64, version: i64) -> Result<(), String> {
+        if version < known {
+            return Err(format!("{query}: {id} went back from {known} to {version}"));
+        }
+        let mut versions = lock(&self.versions);
+        let highest = versions.entry((query, id.to_owned())).or_default();
+        *highest = version.max(*highest);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_may_be_older_than_one_that_came_meanwhile_but_not_than_one_before() {
+        let seen = Seen::default();
+        let (slow, fast) = (seen.known("order", "o"), seen.known("order", "o"));
+        seen.answered("order", "o", fast, 7).unwrap();
+        seen.answered("order", "o", slow, 6).unwrap();
+        let later = seen.known("order", "o");
+        assert_eq!(later, 7);
+        assert!(seen.answered("order", "o", later, 6).unwrap_err().contains("went back from 7 to 6"));
+        seen.answered("details", "o", seen.known("details", "o"), 1).unwrap();
+    }
+
+    #[test]
+    fn an_order_that_was_just_placed_is_only_its_own_clients() {
+        let seen = Seen::default();
+        seen.placed("o", 1, "t");
+        assert!(seen.settled(|n| n - 1).is_none());
+        assert_eq!(seen.latest().unwrap().order_id, "o");
+        let before = Instant::now().checked_sub(OLD_ENOUGH).unwrap();
+        lock(&seen.placed)[0].at = before;
+        assert_eq!(seen.settled(|n| n - 1).unwrap(), "o");
+    }
+}
