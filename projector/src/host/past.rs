@@ -6,12 +6,12 @@
 //! interruption is known by the watermark and passed over. When all is folded, each partition's progress gets the offset in
 //! Kafka from which it goes on; what is read again from there is known by the watermark too.
 
-use super::{HostError, Lookups};
 use super::cache::Share;
 use super::calls::Calls;
 use super::fold::Folding;
 use super::letters::Letters;
 use super::stats::Stats;
+use super::{HostError, Lookups};
 use crate::apply::{Delivery, Finished, Lane, Part, Partition};
 use crate::control::{Control, Ends, Generation};
 use crate::event::{Catalog, Decoder, Raw};

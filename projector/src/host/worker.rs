@@ -3,7 +3,6 @@
 mod anew;
 mod standstill;
 
-use super::{HostError, Lookups};
 use super::cache::Share;
 use super::calls::Calls;
 use super::fold::Folding;
@@ -12,6 +11,7 @@ use super::orders::Orders;
 use super::publisher::Publisher;
 use super::saver::Saver;
 use super::stats::Stats;
+use super::{HostError, Lookups};
 use crate::apply::{Finished, Lane, Part, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
 use crate::event::Decoder;
