@@ -75,7 +75,7 @@ pub struct Query {
     pub fallback: Option<Fallback>,
     /// How much of it there may be at a time, and how long it may take.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: QueryLimits,
     /// Who may ask. Shown in the description; not enforced until callers are known by more than their address.
     #[serde(default)]
     pub roles: Vec<String>,
@@ -116,7 +116,7 @@ pub struct Fallback {
 /// What a query may take; more is turned away with 503 and `Retry-After`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct QueryLimits {
     /// How many read the store at a time. Those that wait for a token don't count.
     pub concurrency: usize,
     /// How long the store may take, in ms, waiting for a token not included.
@@ -125,7 +125,7 @@ pub struct Limits {
     pub answer_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for QueryLimits {
     fn default() -> Self {
         Self { concurrency: 256, time_ms: 7_000, answer_bytes: 8 * 1024 * 1024 }
     }
