@@ -8,7 +8,6 @@
 mod barrier;
 mod catalog;
 mod dead_letter;
-mod document_order;
 mod drive;
 mod epoch;
 mod fence;
@@ -18,13 +17,13 @@ mod inherit;
 mod operator;
 mod progress;
 mod rebuild;
+mod remake;
 mod status;
 mod step;
 
 pub use barrier::{Arrival, Barrier, Phase};
 pub use catalog::SERVE_LEASE_MS;
 pub use dead_letter::{DeadLetter, DeadLetterState, ParkedAggregate, aggregate_text};
-pub use document_order::DocumentOrder;
 pub use drive::Hold;
 pub use epoch::Epoch;
 pub use generation::{GENERATIONS_CHANNEL, Generation, Member, State};
@@ -33,6 +32,7 @@ pub use inherit::{LogLine, NewFailure};
 pub use operator::{DEAD_LETTERS_CHANNEL, DeadLetterLine, Fate, Selection};
 pub use progress::{PROGRESS_CHANNEL, ProgressMap};
 pub use rebuild::{Ends, Health, HistoryRead, New, Options, Origin, Rebuild, Verify};
+pub use remake::Remake;
 pub use status::HostStatus;
 pub use step::Actor;
 

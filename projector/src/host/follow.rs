@@ -60,8 +60,8 @@ impl Host {
         let throttles: HashMap<i64, Option<u32>> =
             self.control.rebuilds().await?.into_iter().map(|r| (r.generation_id, r.options.throttle)).collect();
         let mut documents: HashMap<i64, Vec<(i64, String)>> = HashMap::new();
-        for order in self.control.document_orders().await? {
-            documents.entry(order.generation_id).or_default().push((order.document_order_id, order.key));
+        for order in self.control.remakes().await? {
+            documents.entry(order.generation_id).or_default().push((order.remake_id, order.key));
         }
         let fed: HashMap<i64, Member> =
             members.into_iter().filter(is_fed).map(|m| (m.generation.generation_id, m)).collect();

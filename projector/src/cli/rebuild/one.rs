@@ -19,7 +19,7 @@ pub(super) async fn make_anew(args: &SiteArgs, one: &About, key: &str) -> anyhow
     let id = site.control.order_document(live.generation_id, key, one.actor()).await?;
     let until = Instant::now() + LIMIT;
     loop {
-        let order = site.control.document_order(id).await?;
+        let order = site.control.remake(id).await?;
         let answer = order.answer.unwrap_or_default();
         match order.outcome.as_deref() {
             Some("done") => {

@@ -19,8 +19,8 @@ create unlogged table serve_report (
 );
 
 -- Documents that somebody wants to be made anew from their aggregate's events, by the partition's owner. Its own audit.
-create table document_order (
-    document_order_id bigint      generated always as identity primary key,
+create table remake (
+    remake_id bigint      generated always as identity primary key,
     generation_id     bigint      not null references generation on delete cascade,
     key               text        not null,
     asked_by          text        not null,
@@ -31,4 +31,4 @@ create table document_order (
     answer            text,
     settled_at        timestamptz
 );
-create index document_order_open on document_order (generation_id) where outcome is null;
+create index remake_open on remake (generation_id) where outcome is null;

@@ -114,7 +114,7 @@ impl Worker {
     async fn say_anew(&self, id: i64, outcome: Result<String, String>) -> Result<(), HostError> {
         tracing::info!(generation = self.calls.generation, ?outcome, "a document was to be made anew");
         let said = outcome.as_deref().map_err(String::as_str);
-        self.calls.control(|| Box::pin(self.setup.control.settle_document_order(id, said))).await
+        self.calls.control(|| Box::pin(self.setup.control.settle_remake(id, said))).await
     }
 }
 

@@ -5,9 +5,9 @@ use super::{Control, ControlError};
 
 /// A document that is to be made anew, or was.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct DocumentOrder {
+pub struct Remake {
     /// Its key in the control store.
-    pub document_order_id: i64,
+    pub remake_id: i64,
     /// The generation.
     pub generation_id: i64,
     /// The document's key.
@@ -26,7 +26,7 @@ impl Control {
     pub async fn order_document(&self, generation_id: i64, key: &str, actor: Actor<'_>) -> Result<i64, ControlError> {
         let mut tx = self.durable().await?;
         let id = sqlx::query_scalar(
-            "insert into document_order (generation_id, key, asked_by, why) values ($1, $2, $3, $4) returning document_order_id",
+            "insert into remake (generation_id, key, asked_by, why) values ($1, $2, $3, $4) returning remake_id",
         )
         .bind(generation_id)
         .bind(key)
@@ -43,23 +43,21 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn document_order(&self, document_order_id: i64) -> Result<DocumentOrder, ControlError> {
-        Ok(sqlx::query_as(
-            "select document_order_id, generation_id, key, outcome, answer from document_order where document_order_id = $1",
-        )
-        .bind(document_order_id)
-        .fetch_one(self.pool())
-        .await?)
+    pub async fn remake(&self, remake_id: i64) -> Result<Remake, ControlError> {
+        Ok(sqlx::query_as("select remake_id, generation_id, key, outcome, answer from remake where remake_id = $1")
+            .bind(remake_id)
+            .fetch_one(self.pool())
+            .await?)
     }
 
     /// The orders that wait.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn document_orders(&self) -> Result<Vec<DocumentOrder>, ControlError> {
+    pub async fn remakes(&self) -> Result<Vec<Remake>, ControlError> {
         Ok(sqlx::query_as(
-            "select document_order_id, generation_id, key, outcome, answer from document_order where outcome is null
-             order by document_order_id limit 100",
+            "select remake_id, generation_id, key, outcome, answer from remake where outcome is null
+             order by remake_id limit 100",
         )
         .fetch_all(self.pool())
         .await?)
@@ -69,20 +67,16 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn settle_document_order(
-        &self,
-        document_order_id: i64,
-        outcome: Result<&str, &str>,
-    ) -> Result<(), ControlError> {
+    pub async fn settle_remake(&self, remake_id: i64, outcome: Result<&str, &str>) -> Result<(), ControlError> {
         let (outcome, answer) = match outcome {
             Ok(answer) => ("done", answer),
             Err(answer) => ("failed", answer),
         };
         sqlx::query(
-            "update document_order set outcome = $2, answer = $3, settled_at = now()
-             where document_order_id = $1 and outcome is null",
+            "update remake set outcome = $2, answer = $3, settled_at = now()
+             where remake_id = $1 and outcome is null",
         )
-        .bind(document_order_id)
+        .bind(remake_id)
         .bind(outcome)
         .bind(answer)
         .execute(self.pool())
