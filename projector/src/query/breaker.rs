@@ -52,7 +52,9 @@ impl Breaker {
     /// Calls, unless that is pointless now.
     pub(crate) async fn call<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, Refused> {
         self.admit()?;
-        let Ok(_permit) = self.permits.try_acquire() else { return Err(Refused::Full) };
+        // What woke many at once is a short crowd; who finds a long one is turned away.
+        let permit = timeout(self.time_max / 2, self.permits.acquire()).await;
+        let Ok(Ok(_permit)) = permit else { return Err(Refused::Full) };
         let result = timeout(self.time_max, work).await;
         let result = result.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.time_max.as_millis())));
         self.note(result.is_ok());

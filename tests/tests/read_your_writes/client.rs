@@ -356,8 +356,9 @@ impl Client {
             let body: Value = serde_json::from_str(&answer.text().await?)?;
             let mut tally = self.tally.lock().unwrap();
             if status == 503 {
+                let is_honest = ["/problems/read-model-behind", "/problems/write-side-unavailable"];
                 ensure!(
-                    body["type"] == "/problems/read-model-behind",
+                    is_honest.iter().any(|problem| body["type"] == *problem),
                     "client {}: {} {ask:?}: {status} {body}",
                     self.number,
                     expected.path
