@@ -69,14 +69,18 @@ impl Stores {
         Ok(())
     }
 
-    /// Deletes the order's row in `order_list_view`.
+    /// Deletes the order's rows in `order_list_view` and `order_details`.
     ///
     /// # Errors
     /// When Postgres doesn't answer, or there is no such row.
-    pub async fn delete_row(&self, order_id: &str) -> Result<()> {
-        let delete = "delete from read_models.order_list_view_g1 where _key = $1";
-        let deleted = sqlx::query(delete).bind(order_id).execute(&self.postgres).await?.rows_affected();
-        ensure!(deleted == 1, "{deleted} rows of {order_id}");
+    pub async fn delete_rows(&self, order_id: &str) -> Result<()> {
+        for delete in [
+            "delete from read_models.order_list_view_g1 where _key = $1",
+            "delete from read_models.order_details_g1 where _key = $1",
+        ] {
+            let deleted = sqlx::query(delete).bind(order_id).execute(&self.postgres).await?.rows_affected();
+            ensure!(deleted == 1, "{delete}: {deleted} rows of {order_id}");
+        }
         Ok(())
     }
 

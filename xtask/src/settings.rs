@@ -252,7 +252,6 @@ impl Instance {
             ("CONNECT_URL", self.http(Port::Connect)),
             ("REDIS_URL", format!("redis://127.0.0.1:{}", self.port(Port::Redis))),
             ("ELASTICSEARCH_URL", self.http(Port::Search)),
-            ("ELASTICSEARCH7_URL", self.http(Port::Elasticsearch7)),
             ("CLICKHOUSE_URL", self.http(Port::Clickhouse)),
             ("SCHEMAS_DIR", text(self.root().join("schemas"))),
             ("PROJECTIONS_DIR", text(self.root().join("projections"))),
@@ -268,6 +267,9 @@ impl Instance {
             ("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())),
         ];
         env.extend(derived.map(|(key, value)| (key.to_owned(), value)));
+        if self.is_for_tests() {
+            env.insert("ELASTICSEARCH7_URL".to_owned(), self.http(Port::Elasticsearch7));
+        }
         env
     }
 }

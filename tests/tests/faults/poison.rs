@@ -106,7 +106,7 @@ impl Poison {
     pub(crate) async fn forget(&self, stores: &Stores, write_side: &WriteSide) -> Result<()> {
         let id = self.order_id.to_string();
         stores.delete_hash(&id).await?;
-        stores.delete_row(&id).await?;
+        stores.delete_rows(&id).await?;
         let what = format!("search document {id}, see {}", log("projector-run"));
         let document = eventually(&what, Duration::from_secs(20), || stores.document(&id)).await?;
         stores.delete_document(&id, document.version).await?;
