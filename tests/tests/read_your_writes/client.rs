@@ -3,7 +3,10 @@
 //! dashboards show its own sums alone.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -77,9 +80,14 @@ pub(crate) fn same(what: &str, found: &Value, expected: &Value) -> Result<(), St
     if found == expected { Ok(()) } else { Err(format!("{what} is {found}, expected {expected}")) }
 }
 
+/// Currencies given out.
+static CURRENCIES: AtomicUsize = AtomicUsize::new(0);
+
 impl Client {
     /// Registers the customer and creates the product.
     pub(crate) async fn open(number: usize, run: &str, tally: Arc<Mutex<Tally>>, deadline: Instant) -> Result<Self> {
+        // a client of another test in this process has another one
+        let own = CURRENCIES.fetch_add(1, Ordering::SeqCst);
         let letter = |n: usize| char::from(b'A' + u8::try_from(n % 26).unwrap_or_default());
         let seed = run.bytes().fold(number, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         let mut client = Self {
@@ -90,7 +98,7 @@ impl Client {
             number,
             step: seed as u64,
             // codes that no currency has begin with Q
-            currency: format!("Q{}{}", letter(number / 26), letter(number)),
+            currency: format!("Q{}{}", letter(own / 26), letter(own)),
             word: format!("zz{run}{number}"),
             customer_id: String::new(),
             product_id: String::new(),
