@@ -240,8 +240,14 @@ impl Reader {
         };
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (status, generation) = (answer.status(), header("read-model-generation"));
+        let is_stale = header("read-model-freshness").is_some();
         let body = answer.text().await.unwrap_or_default();
         let took = began.elapsed();
+        if is_stale {
+            // It had been there, so the read model has lost it.
+            wrong(format!("from the write database: {body}"));
+            return None;
+        }
         let value: Option<Value> = serde_json::from_str(&body).ok();
         let found = value.as_ref().filter(|_| status.is_success()).and_then(probe.grows);
         let Some(found) = found else {
