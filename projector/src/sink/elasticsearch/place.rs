@@ -13,7 +13,7 @@ impl ElasticsearchSink {
         let settings = if on {
             json!({"index": {"refresh_interval": "-1", "auto_expand_replicas": false, "number_of_replicas": 0}})
         } else {
-            json!({"index": {"refresh_interval": "1s", "auto_expand_replicas": "0-1"}})
+            json!({"index": {"refresh_interval": super::sink::REFRESH_INTERVAL, "auto_expand_replicas": "0-1"}})
         };
         self.client.expect(Method::Put, &format!("/{}/_settings", self.index), Some(&settings)).await.map(drop)
     }

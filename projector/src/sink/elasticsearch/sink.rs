@@ -16,6 +16,8 @@ use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 pub(super) const PROGRESS_INDEX: &str = "projector-progress";
+/// The owner refreshes after it has written; the engine by itself only in case an owner died before.
+pub(super) const REFRESH_INTERVAL: &str = "10s";
 /// A bulk request's size: enough to be quick, little enough for a small heap.
 const BULK_BYTES_MAX: usize = 5 << 20;
 const BULK_ITEMS_MAX: usize = 2_000;
@@ -101,6 +103,15 @@ impl ElasticsearchSink {
         if answer.status < 300 || there { Ok(()) } else { Err(answer.refused(&path)) }
     }
 
+    /// OpenSearch lets each refresh wait for merges of small segments, for seconds where the machine is busy; Elasticsearch doesn't
+    /// know the setting, and doesn't wait.
+    async fn refresh_without_merging(&self) -> Result<(), SinkError> {
+        let path = format!("/{}/_settings", self.index);
+        let settings = json!({"index": {"merge_on_flush.enabled": false}});
+        let answer = self.client.call(Method::Put, &path, Some(settings.to_string().into_bytes())).await?;
+        if answer.status < 300 || answer.status == 400 { Ok(()) } else { Err(answer.refused(&path)) }
+    }
+
     /// Lets an index be written to.
     async fn open_for_writing(&self, index: &str) -> Result<(), SinkError> {
         let actions = json!({"actions": [{"add": {"index": index, "alias": write_alias(index)}}]});
@@ -138,12 +149,14 @@ impl ElasticsearchSink {
 #[async_trait]
 impl Sink for ElasticsearchSink {
     async fn prepare(&self) -> Result<(), SinkError> {
-        let settings = json!({"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "1s"});
+        let settings =
+            json!({"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": REFRESH_INTERVAL});
         self.create(&self.index, &json!({"settings": settings, "mappings": self.mapping})).await?;
         self.create_progress_index().await?;
         let found = self.client.expect(Method::Get, &format!("/{}/_mapping", self.index), None).await?;
         let owner = found[&self.index]["mappings"]["_meta"]["generation"].as_str().unwrap_or("somebody else");
         if owner == self.index {
+            self.refresh_without_merging().await?;
             let hidden = json!({"properties": hidden()});
             self.client.expect(Method::Put, &format!("/{}/_mapping", self.index), Some(&hidden)).await?;
             self.open_for_writing(&self.index).await?;
