@@ -32,9 +32,11 @@ fn each_reference_projection_is_tested_with_events_that_come_again_and_late() {
     for path in all.filter(|path| path.extension().is_some_and(|e| e == "yaml")) {
         let text = std::fs::read_to_string(&path).unwrap();
         let (projection, tests) = text.split_once("\ntests:\n").unwrap_or((&text, ""));
-        // Queries are the service's contract, as long as what it offers; the documents are what must be understood at a glance.
+        // Facets under filters and suggestions make one query side long; its documents are short all the same.
         let (documents, _) = projection.split_once("\nqueries:\n").unwrap_or((projection, ""));
-        assert!(documents.lines().count() < 60, "{}: a model of brevity has fewer lines", path.display());
+        let counted = if path.ends_with("order_search.yaml") { documents } else { projection };
+        assert!(counted.lines().count() < 80, "{}: a model of brevity has fewer lines", path.display());
+        assert!(documents.lines().count() < 60, "{}: what makes its documents takes fewer lines", path.display());
         assert!(tests.contains("again:"), "{}: no event comes again", path.display());
         assert!(tests.contains("sequence:") || tests.contains("at: "), "{}: no event comes late", path.display());
     }
