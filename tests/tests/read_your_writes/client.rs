@@ -364,9 +364,8 @@ impl Client {
             let body: Value = serde_json::from_str(&answer.text().await?)?;
             let mut tally = self.tally.lock().unwrap();
             if status == 503 {
-                let is_honest = ["/problems/read-model-behind", "/problems/write-side-unavailable"];
                 ensure!(
-                    is_honest.iter().any(|problem| body["type"] == *problem),
+                    body["type"] == "/problems/read-model-behind",
                     "client {}: {} {ask:?}: {status} {body}",
                     self.number,
                     expected.path

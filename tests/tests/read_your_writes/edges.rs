@@ -8,6 +8,7 @@ use tests::{
     ALONE, eventually,
     processes::{Process, log},
     shop::Shop,
+    stores::Stores,
     var,
     write_side::WriteSide,
 };
@@ -55,9 +56,9 @@ fn of_orders(shop: &Shop, order_id: &str) -> Vec<String> {
 #[ignore = "needs the stack: ./dev test"]
 async fn a_token_of_a_dead_letter_is_never_answered_with_success() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let (shop, write_side) = (Shop::open().await?, WriteSide::connect().await?);
+    let (shop, write_side, stores) = (Shop::open().await?, WriteSide::connect().await?, Stores::connect().await?);
     let order_id = Uuid::now_v7();
-    let poison = Poison::plant_two(order_id, &shop, &write_side).await?;
+    let poison = Poison::plant(order_id, &shop, &write_side).await?;
     let found = async {
         let id = order_id.to_string();
         let good = shop.place().await?.token;
@@ -92,7 +93,8 @@ async fn a_token_of_a_dead_letter_is_never_answered_with_success() -> Result<()>
         Ok::<_, anyhow::Error>(problems)
     }
     .await;
-    poison.skip_two(&write_side).await?;
+    poison.skip(&stores).await?;
+    poison.forget(&stores, &write_side).await?;
     let problems = found?;
     ensure!(problems.is_empty(), "a dead letter was passed over: {problems:#?}");
     Ok(())

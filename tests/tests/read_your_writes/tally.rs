@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Tally {
     /// Answered reads by endpoint: all, and those that had to wait.
     pub(crate) reads: BTreeMap<&'static str, (u64, u64)>,
-    /// Answers 503 `read-model-behind` or `write-side-unavailable`, after which the client asked again.
+    /// Answers 503 `read-model-behind`, after which the client asked again.
     pub(crate) behind: u64,
     /// Answers that missed what their caller had written.
     pub(crate) misses: Vec<String>,
