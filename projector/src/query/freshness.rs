@@ -99,7 +99,7 @@ impl Demand {
             // Nothing was handled there yet, so neither was this.
             None => Ok(false),
             Some(epoch) if *epoch != self.epoch && self.is_certain => {
-                let parked = progress.parked.get(&self.aggregate_id).is_some_and(|first| self.sequence >= *first);
+                let parked = parked_in(progress, &self.aggregate_id, self.sequence);
                 match progress.past.contains(&self.epoch) {
                     true if parked => Err(Unmet::Parked(self.to_json())),
                     left => Ok(left),
@@ -108,9 +108,7 @@ impl Demand {
             Some(epoch) if *epoch != self.epoch => {
                 Err(Unmet::UnknownEpoch { token: Arc::clone(&self.epoch), reached: Arc::clone(epoch) })
             }
-            Some(_) if progress.parked.get(&self.aggregate_id).is_some_and(|first| self.sequence >= *first) => {
-                Err(Unmet::Parked(self.to_json()))
-            }
+            Some(_) if parked_in(progress, &self.aggregate_id, self.sequence) => Err(Unmet::Parked(self.to_json())),
             Some(_) => Ok(progress.has(self.txid, &self.aggregate_id, self.sequence)),
         }
     }
@@ -121,6 +119,10 @@ impl Demand {
     }
 }
 
+fn parked_in(progress: &Progress, aggregate_id: &str, sequence: i64) -> bool {
+    progress.parked.get(aggregate_id).is_some_and(|first| sequence >= *first)
+}
+
 /// Whether an aggregate's event is, or waits behind, a dead letter.
 pub(crate) fn is_parked(
     progress: &ProgressMap,
@@ -128,8 +130,7 @@ pub(crate) fn is_parked(
     sequence: i64,
     topics: &BTreeMap<String, i32>,
 ) -> bool {
-    let parked = |p: &Progress| p.parked.get(aggregate_id).is_some_and(|first| sequence >= *first);
-    partitions_of(progress, aggregate_id, topics).flatten().any(parked)
+    partitions_of(progress, aggregate_id, topics).flatten().any(|p| parked_in(p, aggregate_id, sequence))
 }
 
 /// Those that aren't met yet.
@@ -182,7 +183,7 @@ pub(crate) fn recently_handled(
     sequence: i64,
     topics: &BTreeMap<String, i32>,
 ) -> bool {
-    let parked = |p: &Progress| p.parked.get(aggregate_id).is_some_and(|first| sequence >= *first);
+    let parked = |p: &Progress| parked_in(p, aggregate_id, sequence);
     let named = |p: &Progress| !parked(p) && p.recent.iter().any(|(_, id, s)| *s >= sequence && **id == *aggregate_id);
     partitions_of(progress, aggregate_id, topics).flatten().any(named)
 }
