@@ -68,8 +68,13 @@ enum Form {
     Connects(Arc<Shape>),
 }
 
-/// The record that Connect's converters make where nobody has named one.
-const CONNECTS_RECORD: &str = "ConnectDefault";
+/// Whether a schema was made by one of Connect's converters: of a text, or of JSON that the connector has expanded. They leave
+/// Connect's own name for it in the schema (`payload`, from Debezium), or call the record `ConnectDefault` where it has none.
+fn is_connects(writer: &Schema, text: &str) -> bool {
+    let is_named = |json: Json| json.get("connect.name").is_some();
+    let name = writer.name().map(|name| name.name());
+    matches!(writer, Schema::String) || name == Some("ConnectDefault") || serde_json::from_str(text).is_ok_and(is_named)
+}
 
 /// Reads payloads. Asks the registry once for each schema id.
 pub struct Decoder {
@@ -142,11 +147,11 @@ impl Decoder {
             .map_err(|e| if e.retriable { DecodeError::Registry(e.to_string()) } else { unusable(e.to_string()) })?;
         let writer = Schema::parse_str(&registered.schema).map_err(|e| unusable(e.to_string()))?;
         let name = writer.name().map(|name| name.name().to_owned()).unwrap_or_default();
-        let form = if matches!(writer, Schema::String) || name == CONNECTS_RECORD {
-            Form::Connects(Arc::new(Shape::new(&writer).map_err(|e| unusable(e.to_string()))?))
-        } else if name == *event.event_type {
+        let form = if name == *event.event_type {
             let shape = Shape::resolve(&writer, self.reader(event)?).map_err(|e| unusable(e.to_string()))?;
             Form::Event(Arc::new(shape))
+        } else if is_connects(&writer, &registered.schema) {
+            Form::Connects(Arc::new(Shape::new(&writer).map_err(|e| unusable(e.to_string()))?))
         } else {
             return Err(unusable(format!("it is of `{name}`, but the event's header says `{}`", event.event_type)));
         };
