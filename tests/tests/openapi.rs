@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use anyhow::{Result, ensure};
-use tests::{schemathesis, write_service::WriteService};
+use tests::{schemathesis, var, write_service::WriteService};
 
 const REQUESTS_EACH: u32 = 25;
 const SEED: u32 = 6;
@@ -11,6 +11,13 @@ async fn is_as_described(url: &str) -> Result<()> {
     let found = schemathesis::run(&format!("{url}/openapi.json"), REQUESTS_EACH, SEED).await?;
     ensure!(found.clean, "{url}: {}", found.report);
     Ok(())
+}
+
+/// Of whatever the other tests wrote.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn queries_are_answered_as_described() -> Result<()> {
+    is_as_described(&var("QUERY_URL")?).await
 }
 
 /// On a database of its own: what is made up would show in the read models of all other tests.

@@ -88,6 +88,7 @@ fn operation(path: &PathPattern, endpoint: &Endpoint, read_model: &str) -> Json 
     });
     let mut responses = Map::new();
     responses.insert("200".into(), json!({"description": "the answer", "headers": headers, "content": content}));
+    responses.insert("304".into(), json!({"description": "the answer is still the one that If-None-Match names"}));
     let is_one = matches!(endpoint.template, Template::Document(_)) || endpoint.query.one;
     for (status, _, _) in REFUSALS.iter().filter(|(status, ..)| is_one || *status != 404) {
         responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
@@ -229,7 +230,7 @@ const REFUSALS: [(u16, &str, &str); 4] = [
     (
         409,
         "unknown-epoch, unknown-event",
-        "the token is of another life of the write database, or names an event that there isn't",
+        "the token is of another life of the write database, or an event is required that there isn't",
     ),
     (
         503,
