@@ -1,8 +1,6 @@
 //! The sink.
 
-use super::super::{
-    Outcome, PACE_OF_FILES, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
-};
+use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
 use super::columns::{check, columns, is_nested, takes_null};
 use super::config::{Client, Failure, broken, quoted, text};
 use super::rollup::{DayTables, Days, Timing};
@@ -16,6 +14,11 @@ use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 pub(super) const PROGRESS: &str = "projector_progress";
+/// Each write makes a part.
+const PACE: Duration = Duration::from_millis(50);
+/// How many parts a merge takes at least; and it takes all of them, not the large one with a small one alone.
+const GATHER_PARTS: [(&str, u32); 2] =
+    [("min_parts_to_merge_at_once", 16), ("merge_selector_enable_heuristic_to_remove_small_parts_at_right", 0)];
 
 /// A generation's place in ClickHouse.
 pub struct ClickhouseSink {
@@ -117,6 +120,24 @@ impl ClickhouseSink {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// A write makes a part of a few rows, and by its defaults the server merges each with all that is there, as long as that
+    /// is small: thousands of times as much as was written. So parts gather first. Servers differ in what they can be told.
+    async fn gather_parts(&self, table: &str) -> Result<(), SinkError> {
+        let names: Vec<_> = GATHER_PARTS.iter().map(|(name, _)| text(name)).collect();
+        let sql = format!("SELECT name FROM system.merge_tree_settings WHERE name IN ({})", names.join(", "));
+        let known = self.client.rows(&sql).await?;
+        let settings: Vec<_> = GATHER_PARTS
+            .iter()
+            .filter(|(name, _)| known.iter().any(|row| row["name"] == *name))
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
+        if settings.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("ALTER TABLE {} MODIFY SETTING {}", self.qualified(table), settings.join(", "));
+        Ok(self.client.execute(&sql).await?)
     }
 
     /// Progress of an earlier release has no fence.
@@ -235,11 +256,16 @@ impl Sink for ClickhouseSink {
         self.client.execute(&table).await?;
         self.client.execute(&progress).await?;
         self.add_fence().await?;
+        self.gather_parts(PROGRESS).await?;
         if let Some(days) = &self.days {
             days.prepare(&self.client, &self.generation).await?;
         }
         let owner = self.owner().await?.unwrap_or_default();
-        if owner == self.generation { self.check_columns().await } else { Err(self.fenced(&self.table, owner)) }
+        if owner != self.generation {
+            return Err(self.fenced(&self.table, owner));
+        }
+        self.check_columns().await?;
+        self.gather_parts(&self.table).await
     }
 
     async fn go_live(&self) -> Result<(), SinkError> {
@@ -278,7 +304,7 @@ impl Sink for ClickhouseSink {
     }
 
     fn pace(&self) -> Duration {
-        PACE_OF_FILES
+        PACE
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
