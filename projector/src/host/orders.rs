@@ -30,6 +30,11 @@ const THROTTLED_BATCHES: u32 = 4;
 const YIELD_TO_LIVE: u32 = 5;
 /// The longest pause between two batches.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After a batch of live events, an owner rests so many times as long as it worked: the slower everything is, the larger and
+/// fewer the batches. Without it many owners with an event or two each keep a busy machine busy with calls.
+const REST: u32 = 2;
+/// A store that was away for long is no reason to rest for long.
+const REST_MAX: Duration = Duration::from_millis(500);
 
 impl Orders {
     /// How many events a batch may have, where `live` is the projection's own limit.
@@ -41,10 +46,12 @@ impl Orders {
         }
     }
 
-    /// How long after the begin of a batch of `events` that `took` so long the next one may begin.
-    pub(super) fn pause_after(&self, events: usize, took: Duration) -> Duration {
+    /// How long after the begin of a batch of `events` that `took` so long the next one may begin, where `live` is the
+    /// projection's own limit. Only a full batch of a live read model is followed at once: more is waiting already.
+    pub(super) fn pause_after(&self, events: usize, live: usize, took: Duration) -> Duration {
         if !self.replaying {
-            return Duration::ZERO;
+            let rest = took.saturating_mul(REST).min(REST_MAX);
+            return if events < live { took + rest } else { Duration::ZERO };
         }
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let throttled =
@@ -59,16 +66,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_replay_is_held_back() {
+    fn only_a_replay_is_held_back_for_long() {
         let second = Duration::from_secs(1);
         let throttled = Orders { replaying: true, throttle: Some(500), ..Orders::default() };
-        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, second)), (125, second / 4));
+        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, 500, second)), (125, second / 4));
         let yielding = Orders { yielding: true, ..throttled.clone() };
-        assert_eq!(yielding.pause_after(125, second / 10), second / 2);
-        assert_eq!(yielding.pause_after(125, second), PAUSE_MAX, "what isn't an event waits too");
+        assert_eq!(yielding.pause_after(125, 500, second / 10), second / 2);
+        assert_eq!(yielding.pause_after(125, 500, second), PAUSE_MAX, "what isn't an event waits too");
         assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500), 1);
         assert_eq!(Orders { throttle: None, ..throttled }.batch_max(500), REPLAY_BATCH_MAX);
         let live = Orders { replaying: false, ..yielding };
-        assert_eq!((live.batch_max(500), live.pause_after(1_000, second)), (500, Duration::ZERO));
+        assert_eq!((live.batch_max(500), live.pause_after(500, 500, second)), (500, Duration::ZERO));
+        let few = |took| live.pause_after(3, 500, took);
+        assert_eq!(few(Duration::from_millis(4)), Duration::from_millis(12), "it works a third of the time");
+        assert_eq!(few(second * 60), second * 60 + REST_MAX, "a store that was away");
     }
 }

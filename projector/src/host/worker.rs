@@ -95,6 +95,7 @@ struct Stopped {
 struct Refreshing {
     task: JoinHandle<Result<(), SinkError>>,
     events: Vec<DateTime<Utc>>,
+    began: Instant,
 }
 
 /// What an owner is given.
@@ -389,7 +390,9 @@ impl Worker {
         let replaying = self.setup.orders.borrow().replaying;
         let finished = self.folding.fold(parts, replaying).await?;
         self.settle(finished).await?;
-        self.next_batch = self.next_batch.max(began + self.setup.orders.borrow().pause_after(size, began.elapsed()));
+        let live = self.setup.compiled.projection.limits.batch_max.into();
+        let pause = self.setup.orders.borrow().pause_after(size, live, began.elapsed());
+        self.next_batch = self.next_batch.max(began + pause);
         Ok(())
     }
 
@@ -574,12 +577,14 @@ impl Worker {
             tracing::debug!(generation = id, ms = started.elapsed().as_millis(), "refreshed");
             result
         });
-        self.refreshing = Some(Refreshing { task, events: std::mem::take(&mut self.invisible) });
-        self.next_refresh = Instant::now() + REFRESH_EVERY;
+        let began = Instant::now();
+        self.refreshing = Some(Refreshing { task, events: std::mem::take(&mut self.invisible), began });
     }
 
     fn refreshed(&mut self, result: Result<(), String>) {
         let Some(refreshing) = self.refreshing.take() else { return };
+        let took = refreshing.began.elapsed();
+        self.next_refresh = refreshing.began + REFRESH_EVERY.max(took + took.min(REFRESH_EVERY));
         match result {
             Ok(()) if self.setup.orders.borrow().live => {
                 self.setup.stats.with(|s| s.visible(&refreshing.events, Utc::now()));

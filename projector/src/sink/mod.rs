@@ -194,9 +194,6 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// The [`Sink::pace`] of stores that make a file of each write.
-const PACE_OF_FILES: Duration = Duration::from_millis(50);
-
 /// One generation's place in one store. See the module for the contract.
 #[async_trait]
 pub trait Sink: Send + Sync {

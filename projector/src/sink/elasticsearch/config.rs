@@ -7,7 +7,7 @@ use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, StatusCode};
 use serde_json::Value as Json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,10 +41,12 @@ impl Client {
         let mut headers = HeaderMap::new();
         let kind = if path.contains("/_bulk") { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let began = Instant::now();
         let sent = self.transport.send(method, path, headers, None::<&()>, body, Some(TIMEOUT)).await;
         let response = sent.map_err(|e| unreached("elasticsearch", with_causes(&e)))?;
         let status = response.status_code();
         let text = response.text().await.map_err(|e| unavailable(with_causes(&e)))?;
+        tracing::trace!(path, %status, ms = began.elapsed().as_millis(), "answered");
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(unavailable(format!("{path}: {status} {}", shorten(&text))));
         }

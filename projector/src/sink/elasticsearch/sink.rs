@@ -1,8 +1,6 @@
 //! The sink.
 
-use super::super::{
-    Outcome, PACE_OF_FILES, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name,
-};
+use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
 use super::config::{Client, broken, unavailable};
 use super::convert::{outcome, source, stored};
 use super::mapping::{hidden, mapping};
@@ -18,6 +16,8 @@ use std::time::Duration;
 pub(super) const PROGRESS_INDEX: &str = "projector-progress";
 /// The owner refreshes after it has written; the engine by itself only in case an owner died before.
 pub(super) const REFRESH_INTERVAL: &str = "10s";
+/// Nobody sees a write before the next refresh, and there are ten of them a second at most.
+const PACE: Duration = Duration::from_millis(100);
 /// A bulk request's size: enough to be quick, little enough for a small heap.
 const BULK_BYTES_MAX: usize = 5 << 20;
 const BULK_ITEMS_MAX: usize = 2_000;
@@ -226,7 +226,7 @@ impl Sink for ElasticsearchSink {
     }
 
     fn pace(&self) -> Duration {
-        PACE_OF_FILES
+        PACE
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
