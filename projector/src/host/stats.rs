@@ -3,7 +3,7 @@
 use super::behind;
 use super::lag::LagHistogram;
 use crate::apply::Partition;
-use crate::control::{Generation, HostStatus};
+use crate::control::{Generation, HostStatus, Present};
 use crate::source::KafkaSource;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap};
@@ -102,6 +102,7 @@ impl Stats {
             behind: behind(&ends, &s.next),
             last_error: s.last_error.clone(),
             lag_histogram: s.lag.serialize(),
+            present: Present::default(),
             updated_at: Utc::now(),
         })
     }
