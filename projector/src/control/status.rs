@@ -40,7 +40,7 @@ pub struct Present {
     pub oldest_unseen: Option<DateTime<Utc>>,
     /// Since when messages have been waiting in Kafka while none of them was at work here.
     pub idle_since: Option<DateTime<Utc>>,
-    /// Commit → visible of what became visible in the last second or two, the slowest, in ms.
+    /// Commit → visible of what became visible in the last second, the slowest, in ms.
     pub lag_ms: u64,
     /// Since when it is above the threshold.
     pub late_since: Option<DateTime<Utc>>,

@@ -1,9 +1,9 @@
-//! The one retry policy: back off from 100 ms to 2 s, with jitter, for as long as a store is away.
+//! The one retry policy: back off from 100 ms to 1 s, with jitter, for as long as a store is away.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Pauses between tries.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How long a lag is remembered, at least.
-const LATELY: Duration = Duration::from_secs(1);
+const LATELY: Duration = Duration::from_millis(500);
 
 /// What a generation has done since it was started here.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub struct Reported {
     pub error_rate: f64,
 }
 
-/// The longest lag within the last second or two.
+/// The longest lag within the last second.
 #[derive(Debug)]
 struct Lately {
     since: Instant,
