@@ -7,6 +7,8 @@ use crate::event::{Catalog, Decoder};
 use crate::generation::{Site, keep};
 use crate::host::{Host, HostConfig};
 use crate::ops;
+use crate::ops::admin::{Admin, AdminArgs};
+use crate::ops::lag::{BeforeKafka, BeforeKafkaArgs};
 use crate::sink::StoreUrls;
 use crate::source::{Edges, KafkaConfig, before_reading};
 use anyhow::Context;
@@ -33,7 +35,11 @@ pub(super) struct RunArgs {
     /// Kafka Connect's REST address, to make sure that one connector alone writes to the topics; not checked without it
     #[arg(long, env = "CONNECT_URL")]
     connect_url: Option<String>,
-    /// Where /metrics and /health are answered
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    before: BeforeKafkaArgs,
+    /// Where the console, the admin API, /metrics and /health are answered
     #[arg(long, env = "PROJECTOR_ADMIN_LISTEN", default_value = "127.0.0.1:18020")]
     admin_listen: SocketAddr,
     /// Hold every write back this long, to test what waiting queries do
@@ -69,10 +75,14 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         name: format!("host, pid {}", std::process::id()),
         id: Uuid::now_v7(),
     };
+    let before = BeforeKafka::open(config.event_store.as_deref(), args.connect_url.as_deref(), &args.before)
+        .context("see --write-database-url")?;
+    let desk = Admin::new(site.clone(), before, args.connect_url, args.admin, args.admin_listen);
+    let desk = desk.map_err(anyhow::Error::msg)?;
     let host = Host::start(control, catalog, decoder, &config).await?;
     let keeper = CancellationToken::new();
     let kept = tokio::spawn(keep(site, keeper.clone()));
-    let admin = ops::admin(args.admin_listen, &host).await?;
+    let admin = ops::admin(args.admin_listen, &host, desk.routes()).await?;
     let result = host.run_until(stop_signal()).await;
     admin.abort();
     keeper.cancel();

@@ -14,18 +14,19 @@ use tokio::task::JoinHandle;
 /// A group settles within its session time-out, 10 s.
 const STANDBY_AFTER: Duration = Duration::from_secs(20);
 
-/// Serves `/metrics` and `/health/*` of a host.
+/// Serves `/metrics` and `/health/*` of a host, and what stands beside them: the admin API and the console.
 ///
 /// # Errors
 /// When the address can't be listened on.
-pub async fn admin(listen: SocketAddr, host: &Host) -> std::io::Result<JoinHandle<()>> {
+pub async fn admin(listen: SocketAddr, host: &Host, more: Router) -> std::io::Result<JoinHandle<()>> {
     let stats = host.watched();
     let watched = Arc::clone(&stats);
     let now = |all: &RwLock<Vec<Watched>>| all.read().unwrap_or_else(PoisonError::into_inner).clone();
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
         .route("/health/ready", get(move || async move { ready(&now(&watched)) }))
-        .route("/metrics", get(move || async move { metrics(&now(&stats)) }));
+        .route("/metrics", get(move || async move { metrics(&now(&stats)) }))
+        .merge(more);
     let listener = TcpListener::bind(listen).await.map_err(|e| {
         std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
     })?;
