@@ -71,13 +71,21 @@ impl BeforeKafka {
         leg
     }
 
+    /// What can be seen of the leg without knowing of heartbeats.
+    pub(crate) async fn look_once(&self) -> Leg {
+        self.look(None, false, &BTreeSet::new()).await
+    }
+
     async fn ask(&self, beat: Option<&Heartbeat>) -> Option<Result<Leg, sqlx::Error>> {
         let pool = self.pool.as_ref()?;
         let asked = async {
             let now: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(pool).await?;
             Ok(Leg {
                 outbox: Some(outbox(pool, beat.map_or(-1, |beat| beat.txid), now).await?),
-                slot: Some(slot(pool, &self.args.outbox_slot).await?),
+                slot: match self.args.outbox_slot.as_str() {
+                    "" => None,
+                    name => Some(slot(pool, name).await?),
+                },
                 writer: writer(pool, now).await?,
                 heartbeat: beat.map(|beat| Heard::of(beat, now)),
                 ..Leg::bare(Standing::Ok, String::new())
@@ -87,7 +95,7 @@ impl BeforeKafka {
     }
 
     async fn connect(&self, topics: &BTreeSet<&str>) -> Option<Connect> {
-        let url = self.connect_url.as_deref()?;
+        let url = self.connect_url.as_deref().filter(|_| !topics.is_empty())?;
         let known = || self.connect.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = known().as_ref().filter(|(at, _)| at.elapsed() < CONNECT_EVERY) {
             return Some(known.clone());
