@@ -85,7 +85,7 @@ pub(super) async fn fragment(admin: &Admin, name: &str) -> Markup {
     let lines: Vec<&Line> = report.read_models.iter().filter(|line| line.read_model == name).collect();
     let mut troubles = trouble::all(report);
     // Nothing reaches it either.
-    troubles.retain(|trouble| trouble.read_model.as_ref().is_none_or(|of| of == name));
+    troubles.retain(|trouble| trouble.read_models.is_empty() || trouble.read_models.iter().any(|of| of == name));
     html! {
         (trouble::shown(&troubles, report.at))
         @for line in lines {

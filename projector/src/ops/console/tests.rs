@@ -96,12 +96,12 @@ fn an_outbox_that_is_not_published_is_no_slow_read_model() {
     late.before_kafka.text = "12 events of the outbox not published".to_owned();
     let found = trouble::all(&late);
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].what.as_str(), found[0].read_model.as_ref()), ("outbox not published", None));
+    assert_eq!((found[0].what.as_str(), found[0].read_models.len()), ("outbox not published", 0));
     assert!(found[0].remedy.contains("Read models are not slow"), "{}", found[0].remedy);
 }
 
 #[test]
-fn an_alerts_advice_is_taken_and_what_only_it_knows_is_shown() {
+fn what_is_the_same_is_said_once_and_what_only_an_alert_knows_is_shown() {
     let alert = |name: &str, read_model: &str, resolved_at| Alert {
         name: name.to_owned(),
         read_model: Some(read_model.to_owned()),
@@ -116,10 +116,17 @@ fn an_alerts_advice_is_taken_and_what_only_it_knows_is_shown() {
         alert("error-rate", "members", None),
         alert("store-down", "returns", Some(Utc::now())),
     ];
-    let lines = vec![line("loans", Standing::Waiting, "redis is down", None), line("members", Standing::Ok, "", None)];
+    let lines = vec![
+        line("loans", Standing::Waiting, "redis is down", None),
+        line("members", Standing::Ok, "", None),
+        line("shelves", Standing::Parked, "1 dead letters", None),
+        line("volumes", Standing::Waiting, "redis is down", None),
+    ];
     let found = trouble::all(&report(lines, alerts));
-    let said: Vec<_> = found.iter().map(|t| (t.read_model.as_deref().unwrap_or(""), t.remedy.as_str())).collect();
-    assert_eq!(said, [("members", "remedy of error-rate"), ("loans", "remedy of store-down")]);
+    let said: Vec<_> = found.iter().map(|t| (t.read_models.join(" "), t.what.as_str())).collect();
+    let expected = [("members", "error-rate"), ("loans volumes", "waiting"), ("shelves", "parked")];
+    assert_eq!(said, expected.map(|(names, what)| (names.to_owned(), what)));
+    assert_eq!(found[0].remedy, "remedy of error-rate");
 }
 
 #[test]

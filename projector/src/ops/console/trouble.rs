@@ -2,16 +2,19 @@
 
 use super::super::lag::{LegState, Line, Report, Standing};
 use super::words;
-use crate::control::{Alert, Severity, State};
+use crate::control::{Severity, State};
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use std::cmp::Reverse;
 
 /// Something that is wrong.
 #[derive(Debug, PartialEq)]
 pub(super) struct Trouble {
     pub(super) severity: Severity,
-    /// The read model; none where it is about none alone.
-    pub(super) read_model: Option<String>,
+    /// The read models that it is wrong with; none where it is about none alone.
+    pub(super) read_models: Vec<String>,
+    /// Of a read model: how it is.
+    state: Option<Standing>,
     pub(super) what: String,
     pub(super) since: Option<DateTime<Utc>>,
     pub(super) why: String,
@@ -20,14 +23,28 @@ pub(super) struct Trouble {
 
 /// All that is wrong now.
 pub(super) fn all(report: &Report) -> Vec<Trouble> {
-    let mut troubles: Vec<Trouble> = report.read_models.iter().filter_map(|line| of(line, &report.alerts)).collect();
+    let mut troubles: Vec<Trouble> = Vec::new();
+    for trouble in report.read_models.iter().filter_map(of) {
+        // What is the same is said once.
+        let same = |known: &&mut Trouble| {
+            (known.severity, &known.what, &known.why) == (trouble.severity, &trouble.what, &trouble.why)
+        };
+        match troubles.iter_mut().find(same) {
+            None => troubles.push(trouble),
+            Some(known) => {
+                known.since = known.since.into_iter().chain(trouble.since).min();
+                known.read_models.extend(trouble.read_models);
+            }
+        }
+    }
     let leg = &report.before_kafka;
     if leg.is_late() || leg.state == LegState::Unreachable {
         let remedy = "see Connectors: restart the connector if it failed; if its slot is lost, see docs/operations.md. Read models are \
                       not slow: nothing reaches them";
         troubles.push(Trouble {
             severity: if leg.state == LegState::Critical { Severity::Critical } else { Severity::Warning },
-            read_model: None,
+            read_models: Vec::new(),
+            state: None,
             what: if leg.is_late() { "outbox not published" } else { "the write database can't be asked" }.to_owned(),
             since: leg.since,
             why: leg.text.clone(),
@@ -36,11 +53,15 @@ pub(super) fn all(report: &Report) -> Vec<Trouble> {
     }
     // What only an alert knows.
     for alert in report.alerts.iter().filter(|alert| alert.resolved_at.is_none()) {
-        let known = troubles.iter().any(|trouble| trouble.read_model == alert.read_model);
+        let known = troubles.iter().any(|trouble| match &alert.read_model {
+            Some(name) => trouble.read_models.contains(name),
+            None => trouble.read_models.is_empty(),
+        });
         if !known {
             troubles.push(Trouble {
                 severity: alert.severity,
-                read_model: alert.read_model.clone(),
+                read_models: alert.read_model.iter().cloned().collect(),
+                state: None,
                 what: alert.name.clone(),
                 since: Some(alert.since),
                 why: alert.text.clone(),
@@ -48,11 +69,11 @@ pub(super) fn all(report: &Report) -> Vec<Trouble> {
             });
         }
     }
-    troubles.sort_by_key(|trouble| (std::cmp::Reverse(trouble.severity), trouble.since, trouble.read_model.clone()));
+    troubles.sort_by_key(|trouble| (Reverse(trouble.severity), Reverse(trouble.state), trouble.since));
     troubles
 }
 
-fn of(line: &Line, alerts: &[Alert]) -> Option<Trouble> {
+fn of(line: &Line) -> Option<Trouble> {
     let severity = match line.state {
         Standing::Ok | Standing::Unknown => return None,
         Standing::Parked | Standing::Late => Severity::Warning,
@@ -63,18 +84,17 @@ fn of(line: &Line, alerts: &[Alert]) -> Option<Trouble> {
     };
     // What nobody reads isn't urgent.
     let severity = if line.generation_state == State::Live { severity } else { Severity::Warning };
-    let own = |alert: &&Alert| alert.resolved_at.is_none() && alert.read_model.as_ref() == Some(&line.read_model);
-    let advised = alerts.iter().find(own).map(|alert| alert.remedy.clone()).filter(|remedy| !remedy.is_empty());
     Some(Trouble {
         severity,
-        read_model: Some(line.read_model.clone()),
+        read_models: vec![line.read_model.clone()],
+        state: Some(line.state),
         what: match line.generation_state {
             State::Live => line.state.name().to_owned(),
             state => format!("generation {} ({}) {}", line.generation, state.name(), line.state.name()),
         },
         since: line.since,
         why: line.text.clone(),
-        remedy: advised.unwrap_or_else(|| remedy(line.state).to_owned()),
+        remedy: remedy(line.state).to_owned(),
     })
 }
 
@@ -83,7 +103,7 @@ fn milliseconds(ms: u64) -> f64 {
     ms as f64
 }
 
-/// What to do, where no alert says it.
+/// What to do.
 fn remedy(state: Standing) -> &'static str {
     match state {
         Standing::Ok | Standing::Unknown => "",
@@ -108,10 +128,11 @@ pub(super) fn shown(troubles: &[Trouble], now: DateTime<Utc>) -> Markup {
                 @for trouble in troubles {
                     li .(trouble.severity.name()) {
                         strong {
-                            @if let Some(name) = &trouble.read_model {
+                            @for (n, name) in trouble.read_models.iter().enumerate() {
+                                @if n > 0 { ", " }
                                 a id={ "trouble-" (name) "-" (trouble.what) } href={ "/read-models/" (words::in_path(name)) } { (name) }
-                                ": "
                             }
+                            @if !trouble.read_models.is_empty() { ": " }
                             (trouble.what)
                         }
                         @if let Some(since) = trouble.since {

@@ -3,6 +3,7 @@
 use super::super::lag::age;
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// A whole number with its thousands apart.
 pub(super) fn count(number: i64) -> String {
@@ -44,9 +45,12 @@ pub(super) fn clock(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// What paths have as it is.
+const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// Text that goes into a path of ours.
 pub(super) fn in_path(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(text, NOT_IN_PATHS).to_string()
 }
 
 #[cfg(test)]
@@ -57,6 +61,6 @@ mod tests {
     fn numbers_are_read_at_a_glance() {
         assert_eq!([0, 999, 1_000, 1_234_567, -4_321].map(count), ["0", "999", "1,000", "1,234,567", "-4,321"]);
         assert_eq!([12, 10_240, 5 << 30].map(bytes), ["12 B", "10 KiB", "5,120 MiB"]);
-        assert_eq!(in_path("a/b?c d<é"), "a%2Fb%3Fc%20d%3C%C3%A9");
+        assert_eq!(in_path("a_1/b?c d<é"), "a_1%2Fb%3Fc%20d%3C%C3%A9");
     }
 }
