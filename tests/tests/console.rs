@@ -56,8 +56,7 @@ async fn a_stopped_store_is_said_with_who_waits_for_it_and_since_when() -> Resul
     let shop = Shop::open().await?;
     let load = tools::load(1_500, 50, 71)?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let redis = Process::running("redis")?;
-    redis.terminate().await?;
+    Process::running("redis")?.terminate().await?;
     // The page isn't loaded again: it follows.
     let said = browser.says(&["order_summary", ": waiting for ", "redis is down", "What to do"], SOON).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -69,7 +68,7 @@ async fn a_stopped_store_is_said_with_who_waits_for_it_and_since_when() -> Resul
     let too_wide = browser.is_too_wide().await?;
     keep_picture(&mut browser, "overview-phone").await?;
     browser.look(DESK).await?;
-    redis.start(&[])?;
+    tools::run("xtask", &["up"]).await?;
     println!("said {:?} after the store stopped", said?);
     ensure!(!too_wide, "a phone has to scroll sideways");
     let line = text.lines().find(|line| line.contains(": waiting for ")).context("nothing waits any more")?;

@@ -119,10 +119,11 @@ fn remaining(status: &Status, per_s: f64) -> Markup {
 fn difference(finding: Option<&serde_json::Value>) -> Markup {
     let difference = finding.and_then(|finding| finding.get("difference"));
     let difference = difference.and_then(|found| serde_json::from_value::<Difference>(found.clone()).ok());
+    let same = |found: &Difference| found.fields.is_empty() && found.missing == 0 && found.extra == 0;
     html! {
         @if let Some(found) = difference {
             p { (words::count(i64::try_from(found.compared).unwrap_or(i64::MAX))) " documents compared: "
-                @if found.lines().is_empty() { "no difference." } @else { "what changes for readers" } }
+                @if same(&found) { "no difference." } @else { "what changes for readers" } }
             // Without the examples: they are documents.
             ul {
                 @for (field, count) in &found.fields { li { code { (field) } " differs in " (count) } }
