@@ -237,13 +237,13 @@ impl Line {
         let above = |ms: u64| live && lag > ms as f64 / 1_000.0;
         if above(self.lag_ms_max) {
             let state = if above(self.lag_ms_critical) { Standing::Critical } else { Standing::Late };
-            let text = format!(
-                "{} behind, {} events; handles {:.0}/s of {:.0}/s published",
-                age(lag),
-                self.behind_events.unwrap_or_default(),
-                self.handled_per_s,
-                self.published_per_s
-            );
+            let what = match self.behind_seconds {
+                Some(behind) if behind >= lag => format!("{} behind", age(lag)),
+                _ => format!("events took {} until readers saw them", age(lag)),
+            };
+            let (events, handled, published) =
+                (self.behind_events.unwrap_or_default(), self.handled_per_s, self.published_per_s);
+            let text = format!("{what}; {events} events wait; handles {handled:.0}/s of {published:.0}/s published");
             return (state, late_since, text);
         }
         if parked.failed > 0 {

@@ -56,11 +56,13 @@ fn the_oldest_unseen_event_makes_it_late_by_its_own_threshold() {
     assert_eq!(line(State::Live, 3, old(300), Some(true)).state, Standing::Ok);
     let late = line(State::Live, 3, old(700), Some(true));
     assert_eq!((late.state, late.is_late()), (Standing::Late, true));
-    assert!(late.text.starts_with("0.7 s behind, 3 events"), "{}", late.text);
+    assert!(late.text.starts_with("0.7 s behind; 3 events wait"), "{}", late.text);
     assert_eq!(line(State::Live, 3, old(61_000), Some(true)).state, Standing::Critical);
     assert!(!line(State::Replaying, 3, old(61_000), Some(true)).is_late(), "a replay has old events in hand");
     let slow = Present { lag_ms: 700, ..Present::default() };
-    assert_eq!(line(State::Live, 0, slow, Some(true)).state, Standing::Late, "it is done, and came late");
+    let done = line(State::Live, 0, slow, Some(true));
+    assert_eq!(done.state, Standing::Late, "it is done, and came late");
+    assert!(done.text.starts_with("events took 0.7 s until readers saw them"), "{}", done.text);
     let idle = Present { idle_since: Some(Utc::now() - TimeDelta::seconds(2)), ..Present::default() };
     assert_eq!(line(State::Live, 3, idle, Some(true)).state, Standing::Late, "nobody reads what is in Kafka");
 }
