@@ -86,7 +86,6 @@ impl Admin {
     }
 
     /// API and console.
-    #[must_use]
     pub fn routes(self: Arc<Self>) -> Router {
         let guard = from_fn_with_state(Arc::clone(&self), guard);
         routes::api().merge(super::console::pages()).layer(guard).layer(from_fn(harden)).with_state(self)

@@ -14,9 +14,16 @@ use std::sync::Arc;
 pub(super) struct Operation {
     summary: &'static str,
     query: Vec<(&'static str, &'static str, bool)>,
-    /// Of a change: the fields beside `by` and `reason`, and which of them must be there.
-    body: Option<(Vec<(&'static str, Json)>, Vec<&'static str>)>,
+    /// Of a change.
+    body: Option<Fields>,
     reply: Json,
+}
+
+/// The fields of a change beside `by` and `reason`, and which of them must be there.
+#[derive(Debug, Default)]
+struct Fields {
+    all: Vec<(&'static str, Json)>,
+    required: Vec<&'static str>,
 }
 
 /// Looks only; `reply` are the answer's fields.
@@ -26,7 +33,7 @@ pub(super) fn look(summary: &'static str, reply: &[(&str, Json)]) -> Operation {
 
 /// Changes something.
 pub(super) fn act(summary: &'static str, reply: &[(&str, Json)]) -> Operation {
-    Operation { body: Some(Default::default()), ..look(summary, reply) }
+    Operation { body: Some(Fields::default()), ..look(summary, reply) }
 }
 
 impl Operation {
@@ -42,17 +49,17 @@ impl Operation {
 
     /// A field that a change must name.
     pub(super) fn with(mut self, name: &'static str, schema: Json) -> Self {
-        if let Some((fields, required)) = &mut self.body {
-            fields.push((name, schema));
-            required.push(name);
+        if let Some(fields) = &mut self.body {
+            fields.all.push((name, schema));
+            fields.required.push(name);
         }
         self
     }
 
     /// A field that a change may name.
     pub(super) fn may(mut self, name: &'static str, schema: Json) -> Self {
-        if let Some((fields, _)) = &mut self.body {
-            fields.push((name, schema));
+        if let Some(fields) = &mut self.body {
+            fields.all.push((name, schema));
         }
         self
     }
@@ -89,11 +96,11 @@ impl Operation {
             "operationId": format!("{verb} {path}"), "summary": self.summary, "parameters": parameters,
             "responses": responses,
         });
-        if let Some((fields, required)) = self.body {
+        if let Some(Fields { all, required }) = self.body {
             let who =
                 json!({"type": "string", "minLength": 1, "maxLength": 200, "description": "who does it, for the log"});
             let why = json!({"type": "string", "minLength": 1, "maxLength": 1000, "description": "why, for those who ask later"});
-            let all = fields.into_iter().chain([("by", who), ("reason", why)]);
+            let all = all.into_iter().chain([("by", who), ("reason", why)]);
             let properties: Map<String, Json> = all.map(|(name, schema)| (name.to_owned(), schema)).collect();
             let required: Vec<&str> = required.into_iter().chain(["by", "reason"]).collect();
             let schema = json!({
