@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value as Json, json};
 
+use super::metrics::Appended;
 use crate::store::{Done, Receipt, Reply};
 
 /// How long the events took to be appended and committed, in ms, as browsers and load tools read it.
@@ -40,6 +41,9 @@ pub(super) fn answer(done: &Done) -> Response {
         response.headers_mut().insert(SERVER_TIMING, timing);
     }
     response.extensions_mut().insert(Told { body, token });
+    if let Some(took) = done.append {
+        response.extensions_mut().insert(Appended(took));
+    }
     response
 }
 

@@ -5,6 +5,7 @@ mod answer;
 mod consistency;
 mod customers;
 mod health;
+mod metrics;
 mod openapi;
 mod orders;
 mod problem;
@@ -21,11 +22,14 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use tokio::sync::Semaphore;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::store::Store;
 pub use consistency::{Consistency, ConsistencyError};
+pub use metrics::METRICS;
+use metrics::Metrics;
 use problem::Problem;
 
 /// Requests under way; more are turned away at once, which bounds memory and what a client waits for in vain.
@@ -38,6 +42,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// All endpoints.
 pub fn router(store: Store, consistency: Consistency) -> Router {
     let commands = routes::api().finish();
+    let measured = Metrics::default();
+    let (shown, of) = (measured.clone(), store.clone());
+    let page = move || metrics::page(shown.clone(), of.clone());
     Router::new()
         .merge(commands.clone())
         .nest("/api", commands)
@@ -49,8 +56,10 @@ pub fn router(store: Store, consistency: Consistency) -> Router {
         .layer(from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_MAX)), limit_number))
         // Around the time limit: a command that has happened isn't timed out by its wait.
         .layer(from_fn_with_state(consistency, consistency::wait))
+        .layer(from_fn_with_state(measured, metrics::measure))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .route("/metrics", get(page))
 }
 
 async fn limit_number(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {

@@ -112,10 +112,12 @@ fn explain(compiled: &Compiled, source: &Source, field: Option<&str>) -> String 
         let mask = |(field, mask): (&String, &Mask)| format!("{field}: {}", format!("{mask:?}").to_lowercase());
         row("personal", &projection.masks.iter().map(mask).collect::<Vec<_>>().join(", "));
     }
-    let Limits { lag_ms_max, batch_max, batch_wait_ms } = projection.limits;
+    let Limits { lag_ms_max, lag_ms_critical, batch_max, batch_wait_ms } = projection.limits;
     row(
         "limits",
-        &format!("late above {lag_ms_max} ms; batches of {batch_max} events, {batch_wait_ms} ms apart at least"),
+        &format!(
+            "late above {lag_ms_max} ms, critical above {lag_ms_critical} ms; batches of {batch_max} events, {batch_wait_ms} ms apart at least"
+        ),
     );
     for query in &projection.queries {
         row("query", &format!("GET {}  {}", query.get.value, query.description.trim()));

@@ -8,6 +8,7 @@ mod epoch;
 mod explain;
 mod history;
 mod init;
+mod lag;
 mod memory;
 mod plan;
 mod rebuild;
@@ -76,8 +77,16 @@ enum Verb {
     Run(run::RunArgs),
     /// Answer the declared queries over HTTP, until stopped
     Serve(serve::ServeArgs),
-    /// Show each read model: its store, generation, documents, events, lag
+    /// Show each read model: its store, generation, documents, events, lag, and how far each partition is
     Status(status::StatusArgs),
+    /// Show what is late, why and since when: each read model, and the way from the commit to Kafka
+    ///
+    /// States: ok · late, critical: readers see events later than the projection's thresholds · waiting: something that it needs is
+    /// down · stopped: a partition stands still before an event · no host · paused · parked: some aggregates wait behind dead letters,
+    /// the others go on · unknown: nothing comes, and no heartbeat of the outbox tells whether that is because nothing happens.
+    /// Exit code 0 when nothing is late, 1 when it couldn't be asked, 2 when a live read model is late, critical, waiting, stopped,
+    /// paused or without a host, or events don't reach Kafka. With `--watch` it is 0 when stopped.
+    Lag(lag::LagArgs),
     /// List, inspect, retry and skip dead letters: events that a read model couldn't apply
     ///
     /// An event that fails again and again is parked, and every later event of its aggregate waits behind it; others go on.
@@ -174,6 +183,7 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
             Verb::Run(args) => run::run(args).await,
             Verb::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
             Verb::Status(args) => status::run(&args).await,
+            Verb::Lag(args) => lag::run(&args).await,
             Verb::Dlq(args) => dlq::run(&args).await,
             Verb::Epoch(args) => epoch::run(&args).await,
             Verb::Republish(args) => republish::run(&args).await,

@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::event::{Catalog, Decoder};
 use crate::generation::{Site, keep};
 use crate::host::{Host, HostConfig};
-use crate::ops;
+use crate::ops::{self, alert, health, lag};
 use crate::sink::StoreUrls;
 use crate::source::{Edges, KafkaConfig, before_reading};
 use anyhow::Context;
@@ -30,6 +30,8 @@ pub(super) struct RunArgs {
     stores: StoreUrls,
     #[command(flatten)]
     past: PastArgs,
+    #[command(flatten)]
+    monitor: alert::MonitorArgs,
     /// Kafka Connect's REST address, to make sure that one connector alone writes to the topics; not checked without it
     #[arg(long, env = "CONNECT_URL")]
     connect_url: Option<String>,
@@ -52,6 +54,20 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
         () = stop_signal() => return Ok(ExitCode::SUCCESS),
     }
+    let (write_url, connect_url) = (args.past.write_database_url.as_deref(), args.connect_url.as_deref());
+    let before = lag::BeforeKafka::open(write_url, connect_url, &args.monitor.before_kafka)
+        .context("WRITE_DATABASE_URL can't be read")?;
+    tokio::spawn({
+        let (registry_url, before) = (args.past.schema_registry_url.clone(), before.clone());
+        async move {
+            for finding in health::look_around(&registry_url, &before).await {
+                tracing::error!(remedy = finding.remedy, "{}", finding.what);
+            }
+        }
+    });
+    let name = format!("host, pid {}", std::process::id());
+    let monitor = alert::Monitor::new(name, control.clone(), before, args.kafka.clone(), &args.monitor)
+        .context("no alerts can be told")?;
     let config = HostConfig {
         kafka: args.kafka,
         stores: args.stores,
@@ -72,12 +88,13 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let host = Host::start(control, catalog, decoder, &config).await?;
     let keeper = CancellationToken::new();
     let kept = tokio::spawn(keep(site, keeper.clone()));
-    let admin = ops::admin(args.admin_listen, &host).await?;
+    let admin = ops::admin(args.admin_listen, &host, monitor.seen()).await?;
+    let monitored = tokio::spawn(monitor.run(keeper.clone()));
     let result = host.run_until(stop_signal()).await;
     admin.abort();
     keeper.cancel();
     // What it drives is left to others as it is.
-    _ = tokio::time::timeout(Duration::from_secs(1), kept).await;
+    _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(kept, monitored) }).await;
     tracing::info!("stopped");
     result?;
     Ok(ExitCode::SUCCESS)

@@ -1,9 +1,10 @@
 //! `projector status`: each read model on a line.
 
 use super::{ControlArg, Output, SchemasArg};
-use crate::control::{Control, Generation, HostStatus};
+use crate::control::{Control, Generation, HostStatus, Position};
 use crate::event::Catalog;
 use crate::host;
+use crate::ops::lag::Placed;
 use crate::sink::StoreUrls;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +22,9 @@ pub(super) struct StatusArgs {
     control: ControlArg,
     #[command(flatten)]
     stores: StoreUrls,
+    /// Show each partition, too: how far it is, and which host has it (as JSON always)
+    #[arg(long)]
+    partitions: bool,
     /// How to print it
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
@@ -50,6 +54,8 @@ struct ReadModel {
     lag_histogram: String,
     last_error: Option<String>,
     updated_at: Option<String>,
+    /// How far each partition is, and which host has it.
+    partitions: Vec<Placed>,
 }
 
 #[derive(Serialize)]
@@ -84,7 +90,7 @@ pub(super) async fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let status = Status { read_models };
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Output::Text => print(&status),
+        Output::Text => print(&status, args.partitions),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,6 +113,7 @@ fn read_model(
     let ms = |us: u64| us as f64 / 1_000.0;
     // A host that has stopped no longer knows how far behind it is.
     let fresh = chrono::Utc::now() - chrono::TimeDelta::seconds(5);
+    let partitions = placed(reports.iter().filter(|r| r.updated_at > fresh));
     let latest = reports.last();
     Ok(ReadModel {
         name: generation.read_model.clone(),
@@ -128,10 +135,22 @@ fn read_model(
         lag_histogram: STANDARD.encode(bytes),
         last_error: latest.and_then(|r| r.last_error.clone()),
         updated_at: latest.map(|r| crate::expr::json::time_text(&r.updated_at)),
+        partitions,
     })
 }
 
-fn print(status: &Status) {
+/// The partitions that hosts reported lately, in order; of two that say they have one, which happens while it changes hands, both.
+fn placed<'a>(reports: impl Iterator<Item = &'a &'a HostStatus>) -> Vec<Placed> {
+    let of = |report: &&'a HostStatus| {
+        let host = report.host;
+        report.present.positions.iter().map(move |position| Placed { host, position: position.clone() })
+    };
+    let mut all: Vec<_> = reports.flat_map(of).collect();
+    all.sort_by(|a, b| (&a.position.topic, a.position.partition).cmp(&(&b.position.topic, b.position.partition)));
+    all
+}
+
+fn print(status: &Status, partitions: bool) {
     println!(
         "{:<26} {:<14} {:<7} {:>3} {:>10} {:>10} {:>10} {:>6} {:>7} {:>9} {:>9}",
         "read model",
@@ -164,6 +183,10 @@ fn print(status: &Status) {
         );
         if let Some(error) = &m.last_error {
             println!("  {error}");
+        }
+        for Placed { host, position } in m.partitions.iter().filter(|_| partitions) {
+            let Position { topic, partition, next_offset, behind } = position;
+            println!("  {topic:<26} {partition:>4}  next offset {next_offset:>10}  behind {behind:>7}  host {host}");
         }
     }
 }

@@ -34,7 +34,7 @@ impl Calls {
         call: impl Fn(Arc<dyn Sink>) -> BoxFuture<'a, Result<T, SinkError>>,
     ) -> Result<T, HostError> {
         let away = |error: &SinkError| matches!(error, SinkError::Unavailable { .. });
-        Ok(self.until_answered(away, || call(Arc::clone(&self.sink))).await?)
+        Ok(self.until_answered(self.store_name(), away, || call(Arc::clone(&self.sink))).await?)
     }
 
     /// Calls the control store until it answers.
@@ -42,7 +42,7 @@ impl Calls {
         &self,
         call: impl Fn() -> BoxFuture<'a, Result<T, ControlError>>,
     ) -> Result<T, HostError> {
-        Ok(self.until_answered(ControlError::is_transient, call).await?)
+        Ok(self.until_answered("control store", ControlError::is_transient, call).await?)
     }
 
     /// Looks up until it is answered.
@@ -53,7 +53,8 @@ impl Calls {
         let mut answers = Vec::with_capacity(questions.len());
         for question in questions {
             let away = |error: &SinkError| matches!(error, SinkError::Unavailable { .. });
-            let found = self.until_answered(away, || Box::pin(self.lookups.ask(&question))).await?;
+            let found =
+                self.until_answered("a looked-up store", away, || Box::pin(self.lookups.ask(&question))).await?;
             answers.push((question, found));
         }
         Ok(answers)
@@ -69,19 +70,24 @@ impl Calls {
             let payload = raw.payload.as_deref().unwrap_or_default();
             let away = |error: &crate::event::DecodeError| error.is_transient();
             let call = || -> BoxFuture<'_, _> { Box::pin(self.decoder.decode(&envelope, payload)) };
-            Some(self.until_answered(away, call).await.map_err(|error| error.to_string()))
+            Some(self.until_answered("schema registry", away, call).await.map_err(|error| error.to_string()))
         } else {
             None
         };
         Ok(Delivery { offset, raw, event: Ok(Event { envelope, data }) })
     }
 
+    pub(super) fn store_name(&self) -> &'static str {
+        self.compiled.projection.store.name()
+    }
+
     async fn until_answered<'a, T, E: std::fmt::Display>(
         &self,
+        on: &'static str,
         is_away: impl Fn(&E) -> bool,
         call: impl Fn() -> BoxFuture<'a, Result<T, E>>,
     ) -> Result<T, E> {
-        let mut backoff = Backoff::default();
+        let (mut backoff, waiting) = (Backoff::default(), self.stats.call(on));
         loop {
             match call().await {
                 Ok(answer) => {
@@ -93,7 +99,10 @@ impl Calls {
                     return Ok(answer);
                 }
                 Err(error) if is_away(&error) && !self.stop.is_cancelled() => {
-                    self.failed(&error.to_string(), backoff.tries());
+                    let said = error.to_string();
+                    waiting.failed(&said);
+                    self.stats.measures.retries.inc();
+                    self.failed(&said, backoff.tries());
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
                 Err(error) => return Err(error),

@@ -41,7 +41,10 @@ impl Folding {
                 batch.found(&search, found);
             }
             let (mut loaded, mut writes) = (self.load(&batch.keys()).await?, Vec::new());
+            let folding = Instant::now();
             apart(&mut || writes = batch.fold(std::mem::take(&mut loaded)));
+            let measures = &self.calls.stats.measures;
+            measures.fold_seconds.observe(folding.elapsed().as_secs_f64());
             let writes = Arc::new(writes);
             if writes.is_empty() {
                 continue;
@@ -49,6 +52,7 @@ impl Folding {
             if !self.fault_delay.is_zero() {
                 tokio::time::sleep(self.fault_delay).await;
             }
+            let writing = Instant::now();
             let outcomes = self
                 .calls
                 .store(|sink| {
@@ -56,6 +60,9 @@ impl Folding {
                     Box::pin(async move { sink.write(&writes).await })
                 })
                 .await?;
+            let measures = &self.calls.stats.measures;
+            measures.write_seconds.observe(writing.elapsed().as_secs_f64());
+            measures.conflicts.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Stale)).count() as u64);
             self.remember(&writes, &outcomes);
             batch.answered(outcomes);
         }
@@ -82,7 +89,9 @@ impl Folding {
     /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, HostError> {
         let missing: Vec<String> = keys.iter().filter(|key| self.cache.get(key).is_none()).cloned().collect();
-        let mut loaded = Vec::new();
+        let (mut loaded, measures, loading) = (Vec::new(), &self.calls.stats.measures, Instant::now());
+        measures.cache_misses.inc_by(missing.len() as u64);
+        measures.cache_hits.inc_by((keys.len() - missing.len()) as u64);
         for missing in missing.chunks(LOAD_MAX) {
             let missing = Arc::new(missing.to_vec());
             let more = self.calls.store(|sink| {
@@ -90,6 +99,9 @@ impl Folding {
                 Box::pin(async move { sink.load(&missing).await })
             });
             loaded.extend(more.await?);
+        }
+        if !missing.is_empty() {
+            measures.load_seconds.observe(loading.elapsed().as_secs_f64());
         }
         let mut loaded = loaded.into_iter();
         Ok(keys.iter().map(|key| self.cache.get(key).cloned().or_else(|| loaded.next().flatten())).collect())

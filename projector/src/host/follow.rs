@@ -106,7 +106,9 @@ impl Host {
             generation: r.generation.generation,
             live: r.generation.is_live(),
             stats: Arc::clone(&r.stats),
-            lag_max: r.lag_max,
+            promise: r.promise,
+            state: r.generation.state.clone(),
+            queued: r.source.queued(),
         });
         *self.watched.write().unwrap_or_else(PoisonError::into_inner) = watched.collect();
         Ok(())

@@ -52,6 +52,7 @@ impl LagMeter {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::control::Present;
     use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
     fn report(lags_us: &[u64], behind: i64, updated_at: DateTime<Utc>) -> HostStatus {
@@ -68,6 +69,7 @@ mod tests {
             behind,
             last_error: None,
             lag_histogram,
+            present: Present::default(),
             updated_at,
         }
     }

@@ -12,9 +12,11 @@ mod follow;
 mod lag;
 mod letters;
 mod lookup;
+mod measures;
 mod meter;
 mod orders;
 mod past;
+mod present;
 mod publisher;
 mod retry;
 mod saver;
@@ -27,7 +29,7 @@ use crate::control::{Control, ControlError, Generation};
 use crate::event::{Catalog, Decoder};
 use crate::projection::{Compiled, Finding, Source};
 use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
-use crate::source::{KafkaConfig, KafkaSource, Room, SourceError};
+use crate::source::{KafkaConfig, KafkaSource, Queued, Room, SourceError};
 use orders::Orders;
 use publisher::Publisher;
 use std::collections::HashMap;
@@ -41,9 +43,12 @@ use uuid::Uuid;
 use worker::{Setup, Worker};
 
 pub use lookup::Lookups;
+pub use measures::Measures;
 pub use meter::LagMeter;
 pub use past::Past;
-pub use stats::Stats;
+pub use present::Promise;
+pub use retry::Backoff;
+pub use stats::{Reported, Stats};
 
 /// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
 const LIVE_ROOM: Room = Room { items: 2_048, queue_kib: 2 << 10, fetch_kib: 1 << 10 };
@@ -128,7 +133,7 @@ struct Running {
     stats: Arc<Stats>,
     source: KafkaSource,
     orders: watch::Sender<Orders>,
-    lag_max: Duration,
+    promise: Promise,
     stop: CancellationToken,
     task: JoinHandle<Result<(), HostError>>,
     _upkeep: Upkeep,
@@ -145,8 +150,12 @@ pub struct Watched {
     pub live: bool,
     /// What it has done since it was started here.
     pub stats: Arc<Stats>,
-    /// From the event to readers: above it the read model is late.
-    pub lag_max: Duration,
+    /// What its projection promises, and where it writes.
+    pub promise: Promise,
+    /// A [`State`](crate::control::State)'s name.
+    pub state: String,
+    /// Messages and KiB of them that wait for its owner.
+    pub queued: Queued,
 }
 
 /// The generations that run on this host.
@@ -212,7 +221,12 @@ impl Host {
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
         let compiled = Arc::new(compiled);
-        let lag_max = Duration::from_millis(compiled.projection.limits.lag_ms_max.into());
+        let limits = &compiled.projection.limits;
+        let promise = Promise {
+            lag_max: Duration::from_millis(limits.lag_ms_max.into()),
+            lag_critical: Duration::from_millis(limits.lag_ms_critical.into()),
+            store,
+        };
         let (catalog, stores) = (Arc::clone(&self.catalog), self.config.stores.clone());
         let lookups = Arc::new(Lookups::new(Arc::clone(&compiled), self.control.clone(), catalog, stores));
         let worker = Worker::new(Setup {
@@ -232,7 +246,7 @@ impl Host {
             cache_share: self.cache_share.clone(),
         });
         let task = tokio::spawn(worker.run(items));
-        self.running.push(Running { generation, stats, source, orders, lag_max, stop, task, _upkeep: upkeep });
+        self.running.push(Running { generation, stats, source, orders, promise, stop, task, _upkeep: upkeep });
         Ok(())
     }
 
@@ -309,7 +323,7 @@ impl Host {
 
     async fn report(&self) {
         for running in &self.running {
-            let status = running.stats.status(self.id, &running.generation, &running.source);
+            let status = running.stats.status(self.id, &running.generation, &running.source, running.promise);
             if let Err(error) = self.control.report(&status).await {
                 tracing::warn!(%error, "status not reported");
             }

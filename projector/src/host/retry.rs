@@ -1,20 +1,20 @@
-//! The one retry policy: back off from 100 ms to 5 s, with jitter, for as long as a store is away.
+//! The one retry policy: back off from 100 ms to 2 s, with jitter, for as long as a store is away.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// Pauses between tries.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
     /// The pause before the next try: doubled each time up to the longest, a random half of it added or not, so that many
     /// hosts don't return at the same moment.
-    pub(super) fn next_pause(&mut self) -> Duration {
+    pub fn next_pause(&mut self) -> Duration {
         let pause = FIRST.saturating_mul(1 << self.tries.min(6)).min(LONGEST);
         self.tries = self.tries.saturating_add(1);
         let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 510.0;
@@ -22,7 +22,8 @@ impl Backoff {
     }
 
     /// How often it was tried.
-    pub(super) fn tries(&self) -> u32 {
+    #[must_use]
+    pub fn tries(&self) -> u32 {
         self.tries
     }
 }

@@ -2,15 +2,14 @@
 //! after a crash the little that lies between is read again and refused by the documents' versions. Nobody waits for it, so it
 //! is saved now and then rather than after each batch: for a search index, or a table, it is a write like any other.
 
+use super::calls::Calls;
 use super::retry::Backoff;
 use crate::apply::{Partition, Progress};
-use crate::sink::{Sink, SinkError};
+use crate::sink::SinkError;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// How much work a crash may cause to be done again, and Kafka's lag to show.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
@@ -20,16 +19,15 @@ type Saved = Vec<(Partition, Progress)>;
 
 /// One save at a time; what comes meanwhile goes with the next, newest only.
 pub(super) struct Saver {
-    sink: Arc<dyn Sink>,
-    stop: CancellationToken,
+    calls: Calls,
     waiting: BTreeMap<Partition, Progress>,
     saving: Option<JoinHandle<Result<Saved, SinkError>>>,
     next_save: Instant,
 }
 
 impl Saver {
-    pub(super) fn new(sink: Arc<dyn Sink>, stop: CancellationToken) -> Self {
-        Self { sink, stop, waiting: BTreeMap::new(), saving: None, next_save: Instant::now() }
+    pub(super) fn new(calls: Calls) -> Self {
+        Self { calls, waiting: BTreeMap::new(), saving: None, next_save: Instant::now() }
     }
 
     /// Takes progress whose batch is written.
@@ -66,13 +64,14 @@ impl Saver {
         }
         self.next_save = Instant::now() + SAVE_EVERY;
         let progress: Saved = std::mem::take(&mut self.waiting).into_iter().collect();
-        let (sink, stop) = (Arc::clone(&self.sink), self.stop.clone());
+        let calls = self.calls.clone();
         self.saving = Some(tokio::spawn(async move {
-            let mut backoff = Backoff::default();
+            let (mut backoff, waiting) = (Backoff::default(), calls.stats.call(calls.store_name()));
             loop {
-                match sink.save_progress(&progress).await {
+                match calls.sink.save_progress(&progress).await {
                     Ok(()) => return Ok(progress),
-                    Err(error @ SinkError::Unavailable { .. }) if !stop.is_cancelled() => {
+                    Err(error @ SinkError::Unavailable { .. }) if !calls.stop.is_cancelled() => {
+                        waiting.failed(&error.to_string());
                         tracing::debug!(%error, "progress not saved");
                         tokio::time::sleep(backoff.next_pause()).await;
                     }

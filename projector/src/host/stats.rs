@@ -2,13 +2,15 @@
 
 use super::behind;
 use super::lag::LagHistogram;
+use super::measures::Measures;
+use super::present::{Counted, Doing, Promise};
 use crate::apply::Partition;
-use crate::control::{Generation, HostStatus};
+use crate::control::{Generation, HostStatus, Waiting};
 use crate::source::KafkaSource;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -23,11 +25,18 @@ pub struct Stats {
     pub(super) assigned: AtomicBool,
     /// When the present consumer began to join its group.
     joining_since: Mutex<Instant>,
+    /// What it measures.
+    pub measures: Measures,
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { inner: Mutex::default(), assigned: AtomicBool::default(), joining_since: Mutex::new(Instant::now()) }
+        Self {
+            inner: Mutex::default(),
+            assigned: AtomicBool::default(),
+            joining_since: Mutex::new(Instant::now()),
+            measures: Measures::default(),
+        }
     }
 }
 
@@ -40,6 +49,26 @@ pub(super) struct Inner {
     pub(super) lag: LagHistogram,
     lately: Lately,
     pub(super) next: HashMap<Partition, i64>,
+    /// Messages that progress has passed.
+    pub(super) handled: u64,
+    /// Of these, and of those that it stands before: attempts that failed.
+    pub(super) failed: u64,
+    pub(super) doing: Doing,
+    /// As it was reported last.
+    reported: Reported,
+}
+
+/// What was last reported of rates and lags, for those who look between two reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// Messages not handled yet.
+    pub behind: i64,
+    /// Messages handled a second.
+    pub handled_per_s: f64,
+    /// Messages published a second.
+    pub published_per_s: f64,
+    /// The part of messages that failed.
+    pub error_rate: f64,
 }
 
 /// The longest lag within the last second or two.
@@ -68,7 +97,7 @@ impl Lately {
 
 impl Inner {
     /// Notes events that have become visible at `now`.
-    pub(super) fn visible(&mut self, happened: &[DateTime<Utc>], now: DateTime<Utc>) {
+    fn visible(&mut self, happened: &[DateTime<Utc>], now: DateTime<Utc>) {
         self.lag.record(happened, now);
         self.lately.turn();
         let lag = happened.iter().min().and_then(|first| (now - *first).to_std().ok());
@@ -77,6 +106,16 @@ impl Inner {
 }
 
 impl Stats {
+    /// Notes events that readers can see from now on.
+    pub(super) fn visible(&self, happened: &[DateTime<Utc>]) {
+        let now = Utc::now();
+        for at in happened {
+            let lag = (now - *at).to_std().unwrap_or_default();
+            self.measures.visible_seconds.observe(lag.as_secs_f64());
+        }
+        self.with(|inner| inner.visible(happened, now));
+    }
+
     /// How long it took lately, at the longest, until an event could be seen.
     pub(super) fn lately(&self) -> Duration {
         self.with(|inner| {
@@ -90,20 +129,63 @@ impl Stats {
     }
 
     /// Its row for the control store.
-    pub(super) fn status(&self, host: Uuid, generation: &Generation, source: &KafkaSource) -> HostStatus {
+    pub(super) fn status(
+        &self,
+        host: Uuid,
+        generation: &Generation,
+        source: &KafkaSource,
+        promise: Promise,
+    ) -> HostStatus {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let ends = source.end_offsets();
-        self.with(|s| HostStatus {
-            host,
-            generation_id: generation.generation_id,
-            events_applied: count(s.applied),
-            duplicates: count(s.duplicates),
-            errors: count(s.errors),
-            behind: behind(&ends, &s.next),
-            last_error: s.last_error.clone(),
-            lag_histogram: s.lag.serialize(),
-            updated_at: Utc::now(),
+        let (ends, lately, now) = (source.end_offsets(), self.lately(), Utc::now());
+        self.with(|s| {
+            let counted = Counted { next: &s.next, ends: &ends, handled: s.handled, failed: s.failed, lately };
+            let present = s.doing.present(&counted, promise, now);
+            let behind = behind(&ends, &s.next);
+            s.reported = Reported {
+                behind,
+                handled_per_s: present.handled_per_s,
+                published_per_s: present.published_per_s,
+                error_rate: present.error_rate,
+            };
+            HostStatus {
+                host,
+                generation_id: generation.generation_id,
+                events_applied: count(s.applied),
+                duplicates: count(s.duplicates),
+                errors: count(s.errors),
+                behind,
+                last_error: s.last_error.clone(),
+                lag_histogram: s.lag.serialize(),
+                present,
+                updated_at: now,
+            }
         })
+    }
+
+    /// A call to `on`, which may be away; it is over when the guard is dropped.
+    pub(super) fn call(self: &Arc<Self>, on: &'static str) -> Call {
+        Call { stats: Arc::clone(self), number: self.with(|s| s.doing.begin_call(on)) }
+    }
+
+    /// What it waits for now, if anything is away.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.with(|s| s.doing.waiting(Utc::now()))
+    }
+
+    /// The age of the oldest event that readers don't see yet, or the slowest of those that they saw lately if that is more.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        let (lately, now) = (self.lately(), Utc::now());
+        let unseen = self.with(|s| s.doing.oldest_unseen()).and_then(|at| (now - at).to_std().ok());
+        unseen.unwrap_or_default().max(lately)
+    }
+
+    /// What was last reported.
+    #[must_use]
+    pub fn reported(&self) -> Reported {
+        self.with(|s| s.reported)
     }
 
     /// Messages not handled yet.
@@ -138,6 +220,24 @@ impl Stats {
     #[must_use]
     pub fn counts(&self) -> (u64, u64, u64) {
         self.with(|s| (s.applied, s.duplicates, s.errors))
+    }
+}
+
+/// A call that hasn't been answered for good.
+pub(super) struct Call {
+    stats: Arc<Stats>,
+    number: u64,
+}
+
+impl Call {
+    pub(super) fn failed(&self, error: &str) {
+        self.stats.with(|s| s.doing.call_failed(self.number, error));
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.stats.with(|s| s.doing.end_call(self.number));
     }
 }
 

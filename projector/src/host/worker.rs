@@ -141,7 +141,6 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(setup: Setup) -> Self {
-        let saver = Saver::new(Arc::clone(&setup.sink), setup.stop.clone());
         let calls = Calls {
             generation: setup.generation.id(),
             sink: Arc::clone(&setup.sink),
@@ -152,6 +151,7 @@ impl Worker {
             stop: setup.stop.clone(),
             standing: Arc::new(Mutex::new(None)),
         };
+        let saver = Saver::new(calls.clone());
         let control = setup.control.clone();
         let letters = Letters { control, generation_id: setup.generation.generation_id, calls: calls.clone() };
         let now = Instant::now();
@@ -308,6 +308,8 @@ impl Worker {
                     self.owned.remove(partition);
                     self.setup.stats.with(|s| s.next.remove(partition));
                 }
+                let standing = self.standing_error();
+                self.setup.stats.with(|s| s.doing.stands(standing.as_deref()));
                 tracing::info!(generation = self.calls.generation, partitions = partitions.len(), "revoked");
                 drop(done);
             }
@@ -387,6 +389,7 @@ impl Worker {
             }
             parts.push(self.part(partition, deliveries));
         }
+        self.in_hand(&parts, size);
         let replaying = self.setup.orders.borrow().replaying;
         let finished = self.folding.fold(parts, replaying).await?;
         self.settle(finished).await?;
@@ -394,6 +397,16 @@ impl Worker {
         let pause = self.setup.orders.borrow().pause_after(size, live, began.elapsed());
         self.next_batch = self.next_batch.max(began + pause);
         Ok(())
+    }
+
+    /// Notes what is in hand, so that how late it is can be seen while it is.
+    fn in_hand(&self, parts: &[(Partition, Part)], size: usize) {
+        let deliveries = parts.iter().flat_map(|(_, part)| &part.deliveries);
+        let happened = deliveries.filter_map(|d| d.event.as_ref().ok().map(|event| event.envelope.occurred_at));
+        let oldest = happened.min();
+        self.setup.stats.with(|s| s.doing.in_hand = oldest);
+        #[allow(clippy::cast_precision_loss, reason = "a batch's size")]
+        self.setup.stats.measures.batch_events.observe(size as f64);
     }
 
     /// A partition's share of a batch; its lane goes with it until the batch is settled.
@@ -409,7 +422,9 @@ impl Worker {
 
     /// Parks, saves and publishes what a batch came to.
     async fn settle(&mut self, finished: Finished) -> Result<(), HostError> {
-        let now = Instant::now();
+        let (now, measures) = (Instant::now(), self.setup.stats.measures.clone());
+        measures.parked.inc_by(finished.parked.iter().filter(|parked| parked.reason.is_some()).count() as u64);
+        measures.failures.inc_by(finished.stops.len() as u64);
         self.poison.extend(finished.parked.iter().filter(|parked| parked.reason.is_some()).map(|_| now));
         let mut parked: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
         for letter in finished.parked {
@@ -448,16 +463,22 @@ impl Worker {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
             s.errors += finished.stops.len() as u64;
+            s.failed += finished.stops.len() as u64;
+            s.doing.stands(standing.as_deref());
             s.last_error = standing;
             for (partition, progress) in &progress {
-                s.next.insert(partition.clone(), progress.next_offset);
+                let before = s.next.insert(partition.clone(), progress.next_offset).unwrap_or(progress.next_offset);
+                s.handled += u64::try_from(progress.next_offset - before).unwrap_or_default();
             }
-            if !needs_refresh && live {
-                s.visible(&finished.applied, Utc::now());
-            }
+            s.doing.in_hand = None;
+            s.doing.last_applied = s.doing.last_applied.max(finished.applied.iter().max().copied());
         });
+        if !needs_refresh && live {
+            self.setup.stats.visible(&finished.applied);
+        }
         if needs_refresh && !replaying {
             self.invisible.extend(finished.applied);
+            self.note_unrefreshed();
         }
         Ok(())
     }
@@ -586,15 +607,21 @@ impl Worker {
         let took = refreshing.began.elapsed();
         self.next_refresh = refreshing.began + REFRESH_EVERY.max(took + took.min(REFRESH_EVERY));
         match result {
-            Ok(()) if self.setup.orders.borrow().live => {
-                self.setup.stats.with(|s| s.visible(&refreshing.events, Utc::now()));
-            }
+            Ok(()) if self.setup.orders.borrow().live => self.setup.stats.visible(&refreshing.events),
             Ok(()) => {}
             Err(error) => {
                 self.calls.failed(&error, 0);
                 self.invisible.extend(refreshing.events);
             }
         }
+        self.note_unrefreshed();
+    }
+
+    /// How old the oldest event is that only a refresh keeps from readers.
+    fn note_unrefreshed(&self) {
+        let refreshing = self.refreshing.iter().flat_map(|refreshing| &refreshing.events);
+        let oldest = self.invisible.iter().chain(refreshing).min().copied();
+        self.setup.stats.with(|s| s.doing.unrefreshed = oldest);
     }
 }
 

@@ -342,6 +342,7 @@ fn check_limits(source: &Source, p: &Projection) -> Vec<Finding> {
     let limits = &p.limits;
     let wrong = [
         ("lag_ms_max", limits.lag_ms_max == 0, "at least 1 ms"),
+        ("lag_ms_critical", limits.lag_ms_critical < limits.lag_ms_max, "at least `lag_ms_max`"),
         ("batch_max", !(1..=10_000).contains(&limits.batch_max), "1 to 10,000 events"),
         ("batch_wait_ms", limits.batch_wait_ms > 5_000, "at most 5,000 ms: queries that carry a token wait as long"),
     ];

@@ -102,6 +102,12 @@ impl<'a> Request<'a> {
         let Some(settings) = settings else { return Box::pin(self.make(wait, write_side)).await.map(Arc::new) };
         let key = Cached::key(model.generation.generation_id, endpoint.id, &self.arguments, is_watching);
         let kept = service.cache.get(&key, settings, &model.feed).await;
+        let measures = &service.measures;
+        if kept.is_some() {
+            measures.cache_hits.inc()
+        } else {
+            measures.cache_misses.inc()
+        };
         if model.gate.is_closed() {
             return Err(Halt::Superseded);
         }

@@ -1,7 +1,8 @@
 //! The HTTP service: declared routes, health, limits, and what an answer carries beside its body.
 
 use super::answer::{Answer, Request as Question, Stale};
-use super::live::ReadModel;
+use super::live::{ReadModel, Served};
+use super::measures::Waited;
 use super::openapi;
 use super::problem::Problem;
 use super::represent::{Form, csv, wanted};
@@ -20,7 +21,7 @@ use serde_json::{Value as Json, json};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
@@ -140,10 +141,43 @@ async fn query(State(service): State<Service>, request: Request) -> Response {
 impl Service {
     /// Answers within the limits on requests at a time and on a request's time.
     pub(super) async fn limited(&self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
-        let Ok(_permit) = self.permits.try_acquire() else { return Problem::overloaded().into_response() };
+        let Ok(_permit) = self.permits.try_acquire() else {
+            self.measures.overloaded.inc();
+            return Problem::overloaded().into_response();
+        };
         match timeout(REQUEST_TIMEOUT, work).await {
             Ok(response) => response.unwrap_or_else(IntoResponse::into_response),
-            Err(_) => Problem::timed_out().into_response(),
+            Err(_) => {
+                self.measures.timed_out.inc();
+                Problem::timed_out().into_response()
+            }
+        }
+    }
+
+    /// Notes how a query ended that came at `begin`.
+    fn note(&self, served: &Served, answer: &Result<(Arc<Answer>, Option<Duration>), Halt>, begin: Instant) {
+        let (took, read_model) = (begin.elapsed(), served.model.name());
+        let (status, waited) = match answer {
+            Ok((answer, waited)) => {
+                let outcome = if answer.stale == Some(Stale::Behind) { Waited::Behind } else { Waited::Met };
+                (Some(StatusCode::OK), waited.map(|waited| (outcome, waited)))
+            }
+            Err(Halt::Problem(problem)) => {
+                let outcome = match problem.name {
+                    "read-model-behind" => Some(Waited::Behind),
+                    "parked" => Some(Waited::Parked),
+                    "unknown-epoch" => Some(Waited::UnknownEpoch),
+                    _ => None,
+                };
+                (Some(problem.status), outcome.map(|outcome| (outcome, took)))
+            }
+            Err(Halt::Superseded) => (None, Some((Waited::Superseded, took))),
+        };
+        if let Some(status) = status {
+            self.measures.answered(&served.endpoint.query.get.value, status.as_u16(), took);
+        }
+        if let Some((outcome, waited)) = waited {
+            self.measures.waited(read_model, outcome, waited);
         }
     }
 }
@@ -154,7 +188,7 @@ async fn route(service: &Service, request: &Parts) -> Result<Response, Problem> 
             "the address is longer than {URI_BYTES_MAX} bytes; tokens fit into the header Consistency-Token"
         )));
     }
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     match wanted(&request.headers) {
         Form::Events => subscribe::stream(service.clone(), request.clone(), begin).await,
         form => {
@@ -181,7 +215,7 @@ pub(super) struct Answered {
 pub(super) async fn ask(
     service: &Service,
     request: &Parts,
-    begin: tokio::time::Instant,
+    begin: Instant,
 ) -> Result<(Answered, Result<Arc<Answer>, Problem>), Problem> {
     ask_as(service, request, begin, true).await
 }
@@ -190,7 +224,7 @@ pub(super) async fn ask(
 pub(super) async fn ask_as(
     service: &Service,
     request: &Parts,
-    begin: tokio::time::Instant,
+    begin: Instant,
     is_first: bool,
 ) -> Result<(Answered, Result<Arc<Answer>, Problem>), Problem> {
     service.keeper.make_sure().await;
@@ -218,6 +252,9 @@ pub(super) async fn ask_as(
             Err(problem) => return Ok((answered, Err(problem))),
         };
         let answer = Box::pin(question.answer(service)).await;
+        if is_first {
+            service.note(found.target, &answer, begin);
+        }
         if !matches!(answer, Err(Halt::Superseded)) {
             let failed = matches!(&answer, Err(Halt::Problem(problem)) if problem.is_failure());
             let waited_for_nothing = matches!(&answer, Ok((_, None)));

@@ -31,6 +31,7 @@ mod freshness;
 mod gate;
 mod http;
 mod live;
+mod measures;
 mod openapi;
 mod parameters;
 mod path;
@@ -51,6 +52,7 @@ mod write_side;
 
 pub use crate::source::partition_of;
 pub use endpoint::Endpoint;
+pub use measures::Measures;
 pub use service::ServiceLimits;
 pub use token::{Stream, Token, TokenError};
 
@@ -64,7 +66,6 @@ use tokio::net::TcpListener;
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 
 /// What a query service needs.
-#[derive(Debug)]
 pub struct QueryConfig {
     /// The control store.
     pub control_url: String,
@@ -76,6 +77,10 @@ pub struct QueryConfig {
     pub write_url: Option<String>,
     /// How much at a time, and for whom.
     pub limits: ServiceLimits,
+    /// What it measures goes here.
+    pub measures: std::sync::Arc<Measures>,
+    /// What is answered beside the queries, under paths that none can have.
+    pub beside: axum::Router,
 }
 
 /// Answers on `listener` until `stop`, then lets what is under way end.
@@ -91,15 +96,17 @@ pub async fn serve(
     let follower = tokio::spawn(std::sync::Arc::clone(&keeper).follow(config.control_url.clone()));
     let leaving = std::sync::Arc::clone(&keeper);
     let write_side = config.write_url.as_deref().map(write_side::WriteSide::open).transpose()?;
-    let service = service::Service::new(keeper, write_side, &config.limits);
+    let service =
+        service::Service { measures: config.measures, ..service::Service::new(keeper, write_side, &config.limits) };
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let streams = service.stopping.clone();
-    let server = axum::serve(listener, http::router(service, &config.limits)).with_graceful_shutdown(async move {
-        stop.await;
-        tracing::info!("stopping");
-        streams.cancel();
-        _ = stopping.send(());
-    });
+    let server = axum::serve(listener, http::router(service, &config.limits).merge(config.beside))
+        .with_graceful_shutdown(async move {
+            stop.await;
+            tracing::info!("stopping");
+            streams.cancel();
+            _ = stopping.send(());
+        });
     let overdue = async {
         if stopped.await.is_err() {
             std::future::pending::<()>().await;

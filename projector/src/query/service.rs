@@ -2,6 +2,7 @@
 
 use super::cache::Cached;
 use super::live::Keeper;
+use super::measures::Measures;
 use super::write_side::WriteSide;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -36,6 +37,7 @@ pub(crate) struct Service {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) write_side: Option<WriteSide>,
     pub(crate) cache: Cached,
+    pub(crate) measures: Arc<Measures>,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) subscribers: Arc<Semaphore>,
     /// Once the service is asked to stop: streams end, others may.
@@ -50,6 +52,7 @@ impl Service {
             keeper,
             write_side,
             cache: Cached::default(),
+            measures: Arc::default(),
             permits: Arc::new(Semaphore::new(limits.requests_max)),
             subscribers: Arc::new(Semaphore::new(limits.subscribers_max)),
             stopping: CancellationToken::new(),

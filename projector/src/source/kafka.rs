@@ -68,6 +68,15 @@ pub struct Room {
     pub fetch_kib: u32,
 }
 
+/// What waits between Kafka and who reads the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// Items.
+    pub items: usize,
+    /// KiB of messages, at most.
+    pub kib: u32,
+}
+
 /// A message and where it stood.
 #[derive(Debug)]
 pub struct Message {
@@ -111,6 +120,9 @@ pub struct KafkaSource {
     rewinds: std::sync::mpsc::Sender<(Partition, i64)>,
     stop: Arc<AtomicBool>,
     fatal: Arc<OnceLock<String>>,
+    queue: mpsc::WeakSender<Item>,
+    kib: Arc<Semaphore>,
+    kib_max: u32,
 }
 
 impl KafkaSource {
@@ -155,9 +167,17 @@ impl KafkaSource {
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (rewinds, asked) = std::sync::mpsc::channel();
-        let source = Self { consumer: Arc::clone(&consumer), rewinds, stop: Arc::default(), fatal: Arc::default() };
-        let queue =
-            Queue { items: queue, kib: Arc::new(Semaphore::new(room.queue_kib as usize)), kib_max: room.queue_kib };
+        let (kib, kib_max) = (Arc::new(Semaphore::new(room.queue_kib as usize)), room.queue_kib);
+        let source = Self {
+            consumer: Arc::clone(&consumer),
+            rewinds,
+            stop: Arc::default(),
+            fatal: Arc::default(),
+            queue: queue.downgrade(),
+            kib: Arc::clone(&kib),
+            kib_max,
+        };
+        let queue = Queue { items: queue, kib, kib_max };
         let (stop, fatal) = (Arc::clone(&source.stop), Arc::clone(&source.fatal));
         std::thread::Builder::new()
             .name(format!("kafka-{group}"))
@@ -188,6 +208,15 @@ impl KafkaSource {
     #[must_use]
     pub fn end_offsets(&self) -> HashMap<Partition, i64> {
         self.consumer.context().end_offsets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What waits in the queue now.
+    #[must_use]
+    pub fn queued(&self) -> Queued {
+        // Only for a moment: the queue must end with the reading.
+        let items = self.queue.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity());
+        let free = u32::try_from(self.kib.available_permits()).unwrap_or(u32::MAX);
+        Queued { items, kib: self.kib_max.saturating_sub(free) }
     }
 
     /// Why this consumer is at its end, if it is: the client library can't go on after such an error, and the queue has ended.

@@ -4,6 +4,7 @@ mod checks;
 mod connect;
 mod edges;
 mod event_store;
+mod heartbeat;
 mod kafka;
 mod partition;
 mod producer;
@@ -13,7 +14,8 @@ pub use checks::{Frozen, Refusal, Refused, Topic, before_reading, describe, froz
 pub use connect::{ConnectError, Connector, connectors};
 pub use edges::{Bounds, Edges, bounds};
 pub use event_store::{EventStoreError, History, Key, Selection, StoredEvent, Survey};
-pub use kafka::{Item, KafkaConfig, KafkaSource, Message, Room, SourceError, partition_counts};
+pub use heartbeat::{Beat, Heartbeats};
+pub use kafka::{Item, KafkaConfig, KafkaSource, Message, Queued, Room, SourceError, partition_counts};
 pub use partition::partition_of;
 pub use producer::TopicWriter;
 pub use resume::{Held, held, other_than};
