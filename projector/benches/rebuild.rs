@@ -142,7 +142,8 @@ async fn measure(
     let compiled = Compiled::new(&source, catalog).map_err(|found| anyhow::anyhow!("{}", found[0]))?;
     let topics = BTreeMap::from([(TOPIC.to_owned(), PARTITIONS)]);
     let name = compiled.projection.name.value.clone();
-    let live = control.create_live(&name, &compiled.fingerprint(), text, &topics).await?;
+    let actor = Actor { who: "bench", why: None };
+    let live = control.create_live(&name, &compiled.fingerprint(), text, &topics, actor).await?;
     let (_, sink) = host::open(&live, catalog, stores)?;
     sink.prepare().await?;
     sink.go_live().await?;

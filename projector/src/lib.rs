@@ -2,7 +2,7 @@
 //!
 //! The modules are rooms; a room imports only what stands to its left in this line (`tests/rooms.rs` checks it):
 //!
-//! `expr → event → projection → apply → sink → control → source → host → generation → query → ops → cli`
+//! `expr → event → projection → apply → sink → control → source → host → generation → query → verbs → ops → cli`
 //!
 //! ARCHITECTURE.md in the repository tells the story; the guarantees are in [`apply`].
 
@@ -18,3 +18,4 @@ pub mod projection;
 pub mod query;
 pub mod sink;
 pub mod source;
+mod verbs;

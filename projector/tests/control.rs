@@ -4,13 +4,15 @@
 
 use projector::apply::{Partition, Progress};
 use projector::control::{
-    Control, ControlError, DEAD_LETTERS_CHANNEL, DeadLetter, DeadLetterState, Fate, Selection, aggregate_text,
+    Actor, Control, ControlError, DEAD_LETTERS_CHANNEL, DeadLetter, DeadLetterState, Fate, Selection, aggregate_text,
 };
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
+
+const TESTS: Actor<'_> = Actor { who: "tests", why: None };
 
 /// A control store with a generation, whose partition is ours.
 struct Store {
@@ -30,7 +32,7 @@ impl Store {
         sqlx::raw_sql(AssertSqlSafe(format!("create database {database}"))).execute(&mut admin).await.unwrap();
         let control = Control::connect(&format!("{}/{database}", server.rsplit_once('/').unwrap().0)).await.unwrap();
         let topics = BTreeMap::from([("loan".to_owned(), 3)]);
-        let generation_id = control.create_live("loans", "f", "", &topics).await.unwrap().generation_id;
+        let generation_id = control.create_live("loans", "f", "", &topics, TESTS).await.unwrap().generation_id;
         let partition = Partition { topic: "loan".into(), number: 1 };
         let fence = control.claim(generation_id, std::slice::from_ref(&partition)).await.unwrap()[0];
         Self { control, generation_id, partition, fence, server, database }
@@ -241,7 +243,7 @@ async fn an_event_that_two_read_models_parked_needs_the_read_model() {
     let letter = store.letter("a", 1, Some("no shelf"));
     store.park(std::slice::from_ref(&letter)).await;
     let topics = BTreeMap::from([("loan".to_owned(), 3)]);
-    let books = store.control.create_live("books", "f", "", &topics).await.unwrap().generation_id;
+    let books = store.control.create_live("books", "f", "", &topics, TESTS).await.unwrap().generation_id;
     let fence = store.control.claim(books, std::slice::from_ref(&store.partition)).await.unwrap()[0];
     store.control.park(fence, &[DeadLetter { generation_id: books, ..letter.clone() }]).await.unwrap();
     let which = store.ask(DeadLetterState::Skip, &letter).await.unwrap_err();

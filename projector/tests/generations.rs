@@ -30,7 +30,7 @@ impl Store {
         let mut admin = PgConnection::connect(&server).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("create database {database}"))).execute(&mut admin).await.unwrap();
         let control = Control::connect(&format!("{}/{database}", server.rsplit_once('/').unwrap().0)).await.unwrap();
-        let live = control.create_live("loans", "f", "", &topics()).await.unwrap().generation_id;
+        let live = control.create_live("loans", "f", "", &topics(), ANN).await.unwrap().generation_id;
         let partitions = [0, 1].map(|number| Partition { topic: "loan".into(), number });
         Self { control, server, database, live, partitions }
     }
@@ -261,7 +261,7 @@ async fn a_swap_waits_for_query_services_that_say_an_older_version() {
 #[ignore = "needs the stack: ./dev test"]
 async fn several_go_live_together_or_none_does() {
     let store = Store::start().await;
-    let other = store.control.create_live("books", "f", "", &topics()).await.unwrap().generation_id;
+    let other = store.control.create_live("books", "f", "", &topics(), ANN).await.unwrap().generation_id;
     let (topics, options) = (topics(), options());
     let new = |read_model| New { read_model, fingerprint: "g", config: "", topics: &topics, options: &options };
     let all = store.control.start_rebuilds(&[new("loans"), new("books")], ANN).await.unwrap();

@@ -5,8 +5,21 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 12] =
-    ["expr", "event", "projection", "apply", "sink", "control", "source", "host", "generation", "query", "ops", "cli"];
+const ROOMS: [&str; 13] = [
+    "expr",
+    "event",
+    "projection",
+    "apply",
+    "sink",
+    "control",
+    "source",
+    "host",
+    "generation",
+    "query",
+    "verbs",
+    "ops",
+    "cli",
+];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());

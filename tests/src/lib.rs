@@ -4,6 +4,7 @@
 //! share one set of services, so each makes customers, products and orders of its own, and those that disturb the
 //! services (kill, hold back, plant faults) sit in test binaries of their own, behind [`ALONE`].
 
+pub mod browser;
 pub mod copies;
 pub mod hosts;
 pub mod letters;

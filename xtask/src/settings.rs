@@ -262,6 +262,8 @@ impl Instance {
             ("QUERY_URL", self.http(Port::Query)),
             ("PROJECTOR_ADMIN_LISTEN", self.listen(Port::ProjectorAdmin)),
             ("PROJECTOR_ADMIN_URL", self.http(Port::ProjectorAdmin)),
+            // For loopback alone, as all of this; no secret.
+            ("ADMIN_TOKEN", "local-development-only".to_owned()),
             // A killed projector takes its partitions back at once, not when the group gives it up after 10 s.
             ("PROJECTOR_INSTANCE_ID", self.name().to_owned()),
             ("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())),

@@ -1,15 +1,15 @@
 //! `projector try`: a file over real history, in memory. Nothing is written.
 
-use super::history::{HistoryArgs, Reader, fold};
-use super::memory::{Answers, Memory};
 use super::test::compare::{Difference, compare_data};
-use super::{ControlArg, Output, SchemasArg, check};
+use super::{ControlArg, HistoryArgs, Output, SchemasArg, check};
 use crate::control::Control;
 use crate::event::Catalog;
 use crate::expr::{Value, json};
 use crate::host::{self, Lookups};
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{StoreUrls, Stored};
+use crate::verbs::history::{Reader, fold};
+use crate::verbs::memory::{Answers, Memory};
 use anyhow::{bail, ensure};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -75,7 +75,8 @@ pub(super) async fn run(args: &TryArgs) -> anyhow::Result<ExitCode> {
     let control = Control::connect(&args.control.control_database_url).await?;
     let lookups = Lookups::new(Arc::clone(&compiled), control, Arc::clone(&catalog), args.stores.clone());
     let mut memory = Memory::new(Arc::clone(&compiled), Answers::Stores(Box::new(lookups))).await?;
-    let mut reader = Reader::new(&args.history, Arc::clone(&compiled), &catalog, Vec::new())?;
+    let decoder = args.history.decoder(&catalog)?;
+    let mut reader = Reader::new(&args.history.write_database_url, decoder, Arc::clone(&compiled), Vec::new());
     let (mut events, mut whole) = (0, false);
     while events < args.limit && !whole {
         let mut batch = Vec::new();

@@ -3,17 +3,13 @@
 mod show;
 
 use super::{ControlAnywhereArg, Output};
-use crate::control::{Control, DeadLetterLine, DeadLetterState, Fate, Selection};
+use crate::control::{Control, DeadLetterLine, DeadLetterState, Selection};
 use crate::expr::json::time_text;
+use crate::verbs::letters::{self, ANSWER_WITHIN, line_json};
 use serde_json::json;
 use std::process::ExitCode;
-use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
-
-/// How long an owner's answer is waited for.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments of `dlq`.
 #[derive(Clone, Debug, clap::Args)]
@@ -132,30 +128,6 @@ fn list(lines: &[DeadLetterLine], output: Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn line_json(line: &DeadLetterLine) -> serde_json::Value {
-    json!({
-        "dead_letter_id": line.dead_letter_id,
-        "read_model": line.read_model,
-        "generation": line.generation,
-        "topic": &*line.partition.topic,
-        "partition": line.partition.number,
-        "offset": line.offset,
-        "aggregate_id": line.aggregate_id,
-        "sequence": line.sequence,
-        "event_type": line.event_type,
-        "reason": line.reason,
-        "tries": line.tries,
-        "state": line.state,
-        "asked_by": line.asked_by,
-        "asked_why": line.asked_why,
-        "asked_at": line.asked_at.as_ref().map(time_text),
-        "parked_at": time_text(&line.parked_at),
-        "updated_at": time_text(&line.updated_at),
-        "waits_for": (line.first != line.dead_letter_id).then_some(line.first),
-        "waiting": line.waiting,
-    })
-}
-
 /// Waits for the owners' answers and prints each; fails unless all letters were applied or passed over.
 async fn answer(
     control: &Control,
@@ -171,48 +143,19 @@ async fn answer(
         let letters = if asked.len() == 1 { "1 letter".to_owned() } else { format!("{} letters", asked.len()) };
         println!("asked for {letters} to be {what}; the owner takes it up within a second, then what waits behind");
     }
-    let deadline = Instant::now() + if asking.no_wait { Duration::ZERO } else { ANSWER_WITHIN };
-    let (mut answers, mut is_fine) = (Vec::new(), true);
+    let deadline = (!asking.no_wait).then(|| Instant::now() + ANSWER_WITHIN);
+    let mut answers = Vec::new();
     for line in asked {
-        let fate = fate(control, line, deadline).await?;
-        let (word, reason) = match fate {
-            Fate::Applied => ("applied", None),
-            Fate::Skipped => ("skipped", None),
-            Fate::Gone => ("gone", Some("its generation was dropped".to_owned())),
-            Fate::Parked(reason, tries) => {
-                is_fine = false;
-                ("parked", Some(format!("after {tries} tries: {}", reason.unwrap_or_default())))
-            }
-            Fate::Asked if asking.no_wait => ("asked", None),
-            Fate::Asked => {
-                is_fine = false;
-                let seconds = ANSWER_WITHIN.as_secs();
-                let why = format!(
-                    "no answer within {seconds} s: see `projector status`; it stays asked for, and is done as soon as the owner runs"
-                );
-                ("asked", Some(why))
-            }
-        };
+        let answer = letters::answer(control, line, deadline).await?;
         if output == Output::Text {
-            let still = if word == "parked" { "still " } else { "" };
-            println!("{}: {still}{word}{}", line.dead_letter_id, reason.map(|r| format!(", {r}")).unwrap_or_default());
-        } else {
-            answers.push(json!({ "dead_letter_id": line.dead_letter_id, "read_model": line.read_model, "state": word, "reason": reason }));
+            let still = if answer.state == "parked" { "still " } else { "" };
+            let reason = answer.reason.as_ref().map(|reason| format!(", {reason}")).unwrap_or_default();
+            println!("{}: {still}{}{reason}", answer.dead_letter_id, answer.state);
         }
+        answers.push(answer);
     }
     if output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&json!({ "dead_letters": answers }))?);
     }
-    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What has become of the letter by the deadline, at the latest.
-async fn fate(control: &Control, line: &DeadLetterLine, deadline: Instant) -> anyhow::Result<Fate> {
-    loop {
-        let fate = control.dead_letter_fate(line.generation_id, line.dead_letter_id).await?;
-        if fate != Fate::Asked || Instant::now() >= deadline {
-            return Ok(fate);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    Ok(if answers.iter().all(|answer| answer.fine) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

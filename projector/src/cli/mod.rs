@@ -6,10 +6,8 @@ mod check;
 mod dlq;
 mod epoch;
 mod explain;
-mod history;
 mod init;
 mod lag;
-mod memory;
 mod plan;
 mod rebuild;
 mod republish;
@@ -22,10 +20,12 @@ mod test;
 mod trace;
 
 use crate::control::Control;
+use crate::event::{Catalog, Decoder};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Keeps read models in Redis, Elasticsearch, ClickHouse and Postgres in step with the events that Debezium streams into Kafka.
 ///
@@ -130,6 +130,23 @@ impl ControlAnywhereArg {
         let url = self.control_database_url.as_deref();
         let url = url.context("which control store? Give --control-database-url, or set CONTROL_DATABASE_URL")?;
         Ok(Control::connect(url).await?)
+    }
+}
+
+/// Where history is read.
+#[derive(Clone, Debug, clap::Args)]
+struct HistoryArgs {
+    /// The database with the event store
+    #[arg(long, env = "WRITE_DATABASE_URL", hide_env_values = true)]
+    write_database_url: String,
+    /// The schema registry, Confluent's API
+    #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
+    schema_registry_url: String,
+}
+
+impl HistoryArgs {
+    fn decoder(&self, catalog: &Arc<Catalog>) -> anyhow::Result<Arc<Decoder>> {
+        Ok(Arc::new(Decoder::new(Arc::clone(catalog), &self.schema_registry_url)?))
     }
 }
 

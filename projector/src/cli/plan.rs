@@ -4,6 +4,7 @@ use super::{ControlArg, Output, SchemasArg, check};
 use crate::control::Control;
 use crate::event::Catalog;
 use crate::generation::{Change, What, changes};
+use crate::verbs::files::are_all;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,11 +37,6 @@ pub(super) async fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     }
     let none = changes.iter().all(|change| change.what == What::Nothing);
     Ok(if none { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
-}
-
-/// Whether the files are all that there should be: folders were named.
-pub(super) fn are_all(paths: &[PathBuf]) -> bool {
-    paths.iter().all(|path| path.is_dir())
 }
 
 pub(super) fn print(change: &Change) {

@@ -6,6 +6,7 @@ use crate::control::Control;
 use crate::event::{Catalog, Decoder};
 use crate::generation::{Site, keep};
 use crate::host::{Host, HostConfig};
+use crate::ops::admin::{Admin, AdminArgs};
 use crate::ops::{self, alert, health, lag};
 use crate::sink::StoreUrls;
 use crate::source::{Edges, KafkaConfig, before_reading};
@@ -35,7 +36,9 @@ pub(super) struct RunArgs {
     /// Kafka Connect's REST address, to make sure that one connector alone writes to the topics; not checked without it
     #[arg(long, env = "CONNECT_URL")]
     connect_url: Option<String>,
-    /// Where /metrics and /health are answered
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Where the console, the admin API, /metrics and /health are answered
     #[arg(long, env = "PROJECTOR_ADMIN_LISTEN", default_value = "127.0.0.1:18020")]
     admin_listen: SocketAddr,
     /// Hold every write back this long, to test what waiting queries do
@@ -66,7 +69,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     });
     let name = format!("host, pid {}", std::process::id());
-    let monitor = alert::Monitor::new(name, control.clone(), before, args.kafka.clone(), &args.monitor)
+    let monitor = alert::Monitor::new(name, control.clone(), before.clone(), args.kafka.clone(), &args.monitor)
         .context("no alerts can be told")?;
     let config = HostConfig {
         kafka: args.kafka,
@@ -85,10 +88,12 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         name: format!("host, pid {}", std::process::id()),
         id: Uuid::now_v7(),
     };
+    let desk = Admin::new(site.clone(), before, args.connect_url, args.admin, args.admin_listen);
+    let desk = desk.map_err(anyhow::Error::msg)?;
     let host = Host::start(control, catalog, decoder, &config).await?;
     let keeper = CancellationToken::new();
     let kept = tokio::spawn(keep(site, keeper.clone()));
-    let admin = ops::admin(args.admin_listen, &host, monitor.seen()).await?;
+    let admin = ops::admin(args.admin_listen, &host, monitor.seen(), desk.routes()).await?;
     let monitored = tokio::spawn(monitor.run(keeper.clone()));
     let result = host.run_until(stop_signal()).await;
     admin.abort();

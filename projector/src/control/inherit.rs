@@ -63,6 +63,20 @@ impl Control {
         Ok(())
     }
 
+    /// What was found when another generation took this one's place, if that was compared.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn finding_at_swap(&self, replaced: i64) -> Result<Option<serde_json::Value>, ControlError> {
+        let found: Option<Option<serde_json::Value>> = sqlx::query_scalar(
+            "select finding from rebuild where replaces = $1 and outcome = 'done' order by rebuild_id desc limit 1",
+        )
+        .bind(replaced)
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(found.flatten())
+    }
+
     /// Lines of the log of a read model's generations, the newest first.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //!
 //! Dead letters, owners, generations, rebuilds and accepted epochs are kept nowhere else: what changes them is flushed to disk before it is answered.
 
+mod action;
 mod barrier;
 mod catalog;
 mod dead_letter;
@@ -22,6 +23,7 @@ mod remake;
 mod status;
 mod step;
 
+pub use action::Action;
 pub use barrier::{Arrival, Barrier, Phase};
 pub use catalog::SERVE_LEASE_MS;
 pub use dead_letter::{DeadLetter, DeadLetterState, ParkedAggregate, aggregate_text};

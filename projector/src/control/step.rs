@@ -25,11 +25,12 @@ impl Control {
         fingerprint: &str,
         config: &str,
         topics: &BTreeMap<String, i32>,
+        actor: Actor<'_>,
     ) -> Result<Generation, ControlError> {
         let mut tx = self.durable().await?;
         let generation = insert(&mut tx, State::Live, read_model, fingerprint, config, topics).await?;
         turn_page(&mut tx).await?;
-        log(&mut tx, generation.generation_id, "created, live", Actor { who: "apply", why: None }).await?;
+        log(&mut tx, generation.generation_id, "created, live", actor).await?;
         tx.commit().await?;
         Ok(generation)
     }
@@ -38,7 +39,7 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn update_config(&self, generation_id: i64, config: &str) -> Result<(), ControlError> {
+    pub async fn update_config(&self, generation_id: i64, config: &str, actor: Actor<'_>) -> Result<(), ControlError> {
         let mut tx = self.durable().await?;
         sqlx::query("update generation set config = $2, updated_at = now() where generation_id = $1")
             .bind(generation_id)
@@ -46,7 +47,7 @@ impl Control {
             .execute(&mut *tx)
             .await?;
         notify(&mut tx).await?;
-        log(&mut tx, generation_id, "changed in place", Actor { who: "apply", why: None }).await?;
+        log(&mut tx, generation_id, "changed in place", actor).await?;
         Ok(tx.commit().await?)
     }
 

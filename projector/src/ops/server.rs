@@ -11,17 +11,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Serves `/metrics` and `/health/*` of a host.
+/// Serves `/metrics` and `/health/*` of a host, and what stands beside them: the admin API and the console.
 ///
 /// # Errors
 /// When the address can't be listened on.
-pub async fn admin(listen: SocketAddr, host: &Host, seen: Seen) -> std::io::Result<JoinHandle<()>> {
+pub async fn admin(listen: SocketAddr, host: &Host, seen: Seen, more: Router) -> std::io::Result<JoinHandle<()>> {
     let stats = host.watched();
     let watched = Arc::clone(&stats);
     let app = Router::new()
         .route("/health/live", get(|| async { "live" }))
         .route("/health/ready", get(move || async move { ready(&now(&watched)) }))
-        .route("/metrics", get(move || async move { metrics::answer(page(&now(&stats), &seen)) }));
+        .route("/metrics", get(move || async move { metrics::answer(page(&now(&stats), &seen)) }))
+        .merge(more);
     let listener = TcpListener::bind(listen).await.map_err(|e| {
         std::io::Error::new(e.kind(), format!("can't listen on {listen}: {e}; choose another with --admin-listen"))
     })?;

@@ -30,6 +30,8 @@ pub struct Connector {
     pub state: String,
     /// The states of its tasks.
     pub tasks: Vec<String>,
+    /// Why it or its tasks failed: the first line of each failure.
+    pub failures: Vec<String>,
     /// Its configuration, references to secrets unresolved.
     pub config: BTreeMap<String, String>,
 }
@@ -55,6 +57,13 @@ struct Status {
 #[derive(Deserialize)]
 struct Worker {
     state: String,
+    trace: Option<String>,
+}
+
+impl Worker {
+    fn failure(&self) -> Option<String> {
+        Some(self.trace.as_ref()?.lines().next()?.to_owned())
+    }
 }
 
 /// All connectors of the cluster at `url`, such as `http://127.0.0.1:18083`, by name.
@@ -67,14 +76,39 @@ pub async fn connectors(url: &str) -> Result<Vec<Connector>, ConnectError> {
         let http = reqwest::Client::builder().timeout(LIMIT).build()?;
         http.get(&url).send().await?.error_for_status()?.json::<BTreeMap<String, Described>>().await
     };
-    let all = asked.await.map_err(|source| ConnectError { url: url.clone(), source: source.without_url() })?;
+    let all = asked.await.map_err(|source| failed(&url, source))?;
     let connector = |(name, described): (String, Described)| Connector {
         name,
+        failures: described
+            .status
+            .tasks
+            .iter()
+            .chain([&described.status.connector])
+            .filter_map(Worker::failure)
+            .collect(),
         state: described.status.connector.state,
         tasks: described.status.tasks.into_iter().map(|t| t.state).collect(),
         config: described.info.config.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
     };
     Ok(all.into_iter().map(connector).collect())
+}
+
+/// Starts a connector and all its tasks again; Connect does so a moment later.
+///
+/// # Errors
+/// [`ConnectError`]; among them that it has no connector of this name.
+pub async fn restart(url: &str, name: &str) -> Result<(), ConnectError> {
+    let base = url.trim_end_matches('/');
+    let asked = async {
+        let http = reqwest::Client::builder().timeout(LIMIT).build()?;
+        let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+        http.post(format!("{base}/connectors/{name}/restart?includeTasks=true")).send().await?.error_for_status()
+    };
+    asked.await.map(drop).map_err(|source| failed(base, source))
+}
+
+fn failed(url: &str, source: reqwest::Error) -> ConnectError {
+    ConnectError { url: url.to_owned(), source: source.without_url() }
 }
 
 impl Connector {
@@ -145,7 +179,7 @@ pub(super) mod tests {
             ("snapshot.mode", "no_data"),
         ];
         let config = common.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Connector { name: name.to_owned(), state: state.to_owned(), tasks: Vec::new(), config }
+        Connector { name: name.to_owned(), state: state.to_owned(), tasks: Vec::new(), failures: Vec::new(), config }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod producer;
 mod resume;
 
 pub use checks::{Frozen, Refusal, Refused, Topic, before_reading, describe, frozen, judge_connectors, judge_topic};
-pub use connect::{ConnectError, Connector, connectors};
+pub use connect::{ConnectError, Connector, connectors, restart};
 pub use edges::{Bounds, Edges, bounds};
 pub use event_store::{EventStoreError, History, Key, Selection, StoredEvent, Survey};
 pub use heartbeat::{Beat, Heartbeats};

@@ -2,7 +2,7 @@
 
 use super::registry::{registry, schema};
 use super::support::{library, projector, scratch};
-use projector::control::Control;
+use projector::control::{Actor, Control};
 use projector::event::Catalog;
 use projector::expr::{Object, Value};
 use projector::projection::{Compiled, Source};
@@ -78,7 +78,16 @@ async fn a_documents_history_is_shown_and_a_changed_file_is_tried() {
     event(&mut database, "l-1", 2, "Renewed", renewed("l-1")).await;
 
     let control = Control::connect(&url).await.unwrap();
-    control.create_live("traced", "f", LIVE, &BTreeMap::from([("events.loan".to_owned(), 1)])).await.unwrap();
+    control
+        .create_live(
+            "traced",
+            "f",
+            LIVE,
+            &BTreeMap::from([("events.loan".to_owned(), 1)]),
+            Actor { who: "tests", why: None },
+        )
+        .await
+        .unwrap();
     let catalog = Catalog::load(Path::new(&library("schemas"))).unwrap();
     let compiled = Compiled::new(&Source { name: "live".into(), text: LIVE.into() }, &catalog).unwrap();
     let urls = StoreUrls {

@@ -2,15 +2,15 @@
 
 mod registry;
 
-use super::{Output, SchemasArg, test};
+use super::{Output, SchemasArg};
 use crate::event::Catalog;
-use crate::projection::{Compiled, Diagnosis, Finding, LookupFrom, Source, Store, check_masks};
-use crate::query::Endpoint;
+use crate::projection::{Compiled, Finding, Source};
 use crate::sink;
-use anyhow::Context;
+use crate::verbs::files::{self, Right, examine};
+use crate::verbs::{VerbError, finding_json};
 use registry::Newer;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `check`.
@@ -38,9 +38,6 @@ enum Show {
     /// The document's type, and what the store makes of it: mapping or columns
     Types,
 }
-
-/// A file that is right, with its queries.
-type Right = (Compiled, Source, Vec<Endpoint>);
 
 pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::load(&args.schemas.schemas)?;
@@ -81,102 +78,13 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 /// Loads and compiles files; prints what is wrong in any of them, and gives none then.
 pub(super) fn load(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<Option<Vec<(Compiled, Source)>>> {
-    let (all, findings) = examine(paths, catalog)?;
-    if findings.is_empty() {
-        return Ok(Some(all.into_iter().map(|(compiled, source, _)| (compiled, source)).collect()));
-    }
-    print_findings(findings);
-    Ok(None)
-}
-
-/// The files that are right, and everything that is wrong in the others or between them.
-fn examine(paths: &[PathBuf], catalog: &Catalog) -> anyhow::Result<(Vec<Right>, Vec<Finding>)> {
-    let (mut all, mut findings): (Vec<Right>, Vec<Finding>) = (Vec::new(), Vec::new());
-    for path in files(paths)? {
-        match Compiled::load(&path, catalog) {
-            Ok((compiled, source)) => {
-                findings.extend(wrong_settings(&source, &compiled));
-                findings.extend(check_masks(&source, &compiled, catalog));
-                findings.extend(test::findings(&source, &compiled, catalog));
-                match Endpoint::compile_all(&source, &compiled) {
-                    Ok(endpoints) => all.push((compiled, source, endpoints)),
-                    Err(found) => findings.extend(found),
-                }
-            }
-            Err(found) => findings.extend(found),
+    match files::load(paths, catalog) {
+        Err(VerbError::Findings(findings)) => {
+            print_findings(findings);
+            Ok(None)
         }
+        loaded => Ok(Some(loaded?)),
     }
-    let whole = paths.iter().any(|path| path.is_dir());
-    findings.extend(all.iter().flat_map(|one| looks_up(one, &all, whole)));
-    for (n, one) in all.iter().enumerate() {
-        findings.extend(all[..n].iter().flat_map(|other| between(other, one)));
-    }
-    Ok((all, findings))
-}
-
-/// What the store says to its settings.
-fn wrong_settings(source: &Source, compiled: &Compiled) -> Vec<Finding> {
-    let found = sink::check(&compiled.projection.store, &compiled.document).into_iter();
-    let help = "see docs/projections.md for the store's settings";
-    let at = compiled.projection.name.defined;
-    found.map(|message| Finding::at(source, at, message, help).of(Diagnosis::Mapping)).collect()
-}
-
-/// What the read models that one looks something up in don't have. Where only files are named, others may declare them.
-fn looks_up((compiled, source, _): &Right, all: &[Right], whole: bool) -> Vec<Finding> {
-    let places = compiled.projection.lookup.values().map(|lookup| lookup.defined);
-    let mut findings = Vec::new();
-    for (lookup, at) in compiled.lookups.iter().zip(places) {
-        let LookupFrom::ReadModel(name) = &lookup.from else { continue };
-        let (wrong, help) = match all.iter().find(|(other, ..)| other.projection.name.value == *name) {
-            Some((other, ..)) => (
-                lookup.against(other.kind, &other.document),
-                "name under `fields` what that read model has, each with its type",
-            ),
-            None if whole => {
-                (vec![format!("no file declares the read model `{name}`")], "check it together with the file that does")
-            }
-            None => continue,
-        };
-        findings.extend(wrong.into_iter().map(|wrong| {
-            let message = format!("lookup `{}`: {wrong}", lookup.name);
-            Finding::at(source, at, message, help).of(Diagnosis::Lookup)
-        }));
-    }
-    findings
-}
-
-/// What can't be beside each other: two read models of one name or in one place, two queries under one path.
-fn between(first: &Right, second: &Right) -> Vec<Finding> {
-    let (a, b) = (&first.0.projection, &second.0.projection);
-    let (source, other) = (&second.1, &first.1.name);
-    let mut findings = Vec::new();
-    if a.name.value == b.name.value {
-        let message = format!("{other} declares the read model `{}`, too", b.name.value);
-        findings.push(Finding::at(source, b.name.defined, message, "rename one of them").of(Diagnosis::SameName));
-    }
-    if let (Store::Redis(x), Store::Redis(y)) = (&a.store, &b.store)
-        && x.database == y.database
-        && (x.prefix.starts_with(&y.prefix) || y.prefix.starts_with(&x.prefix))
-    {
-        let message = format!(
-            "keys of `{}` are keys of {other} (`{}`), too: both are in database {}",
-            y.prefix, x.prefix, x.database
-        );
-        let help = "give each its own prefix, of which none begins with the other, or its own `database`";
-        findings.push(Finding::at_entry(source, "prefix", message, help).of(Diagnosis::SamePlace));
-    }
-    for (query, endpoint) in b.queries.iter().zip(&second.2) {
-        if let Some(n) = first.2.iter().position(|e| e.shares_a_path_with(endpoint)) {
-            let path = a.queries.get(n).map_or("", |query| query.get.value.as_str());
-            let message = format!("{other} answers `{path}`: which of the two would answer a request?");
-            findings.push(
-                Finding::at(source, query.get.defined, message, "give one of them another path")
-                    .of(Diagnosis::SamePath),
-            );
-        }
-    }
-    findings
 }
 
 fn print((compiled, source, _): &Right, show: Option<Show>) {
@@ -194,21 +102,13 @@ fn print((compiled, source, _): &Right, show: Option<Show>) {
     }
 }
 
-fn print_findings(findings: Vec<Finding>) {
+pub(super) fn print_findings(findings: Vec<Finding>) {
     let count = findings.len();
     for finding in findings {
         eprintln!("{finding}");
         eprintln!("{:?}", miette::Report::new(finding));
     }
     eprintln!("{count} error{}", if count == 1 { "" } else { "s" });
-}
-
-fn finding_json(finding: &Finding) -> serde_json::Value {
-    let (line, column) = finding.position();
-    json!({
-        "file": finding.file(), "line": line, "column": column, "rule": finding.rule(), "message": finding.message(),
-        "help": finding.advice(),
-    })
 }
 
 fn as_json(all: &[Right], findings: &[Finding]) -> serde_json::Value {
@@ -222,27 +122,4 @@ fn as_json(all: &[Right], findings: &[Finding]) -> serde_json::Value {
     json!({
         "findings": findings.iter().map(finding_json).collect::<Vec<_>>(), "projections": all.iter().map(right).collect::<Vec<_>>(),
     })
-}
-
-fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            let entries = std::fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
-            files.extend(entries.flatten().map(|e| e.path()).filter(|p| is_yaml(p)));
-        } else {
-            files.push(path.clone());
-        }
-    }
-    files.sort();
-    anyhow::ensure!(
-        !files.is_empty(),
-        "no projection in {}: expected files that end in .yaml",
-        paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
-    );
-    Ok(files)
-}
-
-fn is_yaml(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "yaml" || e == "yml")
 }

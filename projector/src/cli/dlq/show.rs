@@ -1,10 +1,10 @@
 //! `projector dlq show`: one letter, whole.
 
-use super::line_json;
 use crate::cli::{Output, SchemasArg};
-use crate::control::{Control, DeadLetter, DeadLetterLine};
-use crate::event::{Catalog, Decoder, Envelope};
-use crate::expr::json::{time_text, to_json};
+use crate::control::Control;
+use crate::event::{Catalog, Decoder};
+use crate::expr::json::time_text;
+use crate::verbs::letters::{self, Whole, hex};
 use anyhow::Context;
 use serde_json::json;
 use std::process::ExitCode;
@@ -13,8 +13,6 @@ use uuid::Uuid;
 
 /// Bytes of a payload that are printed for people.
 const PAYLOAD_SHOWN: usize = 512;
-/// Letters behind one that are listed.
-const BEHIND_SHOWN: i64 = 20;
 
 /// Arguments of `dlq show`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,63 +30,25 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn run(control: &Control, args: &ShowArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let lines = control.dead_letter_lines(&[args.id], args.read_model.as_deref()).await?;
-    anyhow::ensure!(!lines.is_empty(), "there is no dead letter {}; see `projector dlq list`", args.id);
-    let mut all = Vec::new();
-    for line in &lines {
-        let letter = control.letter(line.generation_id, line.dead_letter_id).await?;
-        let Some(letter) = letter else { continue };
-        let data = decode(args, &letter).await.map_err(|error| format!("{error:#}"));
-        let behind = behind(control, &letter).await?;
-        match output {
-            Output::Json => all.push(whole_json(line, &letter, &behind, &data)),
-            Output::Text => print(line, &letter, &behind, &data),
+    let decoder = decoder(args).map_err(|error| format!("{error:#}"));
+    let decoder = decoder.as_ref().map_err(Clone::clone);
+    let all = letters::show(control, args.id, args.read_model.as_deref(), decoder).await?;
+    match output {
+        Output::Json => {
+            let all: Vec<_> = all.iter().map(Whole::json).collect();
+            println!("{}", serde_json::to_string_pretty(&json!({ "dead_letters": all }))?);
         }
-    }
-    if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "dead_letters": all }))?);
+        Output::Text => all.iter().for_each(print),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The payload in the newest version of its type, as the projection's program would see it.
-async fn decode(args: &ShowArgs, letter: &DeadLetter) -> anyhow::Result<serde_json::Value> {
-    let header = |name: &str| letter.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice());
-    let envelope = Envelope::read(letter.key.as_deref(), header)?;
+fn decoder(args: &ShowArgs) -> anyhow::Result<Decoder> {
     let catalog = Arc::new(Catalog::load(&args.schemas.schemas).context("see --schemas")?);
-    let decoder = Decoder::new(catalog, &args.schema_registry_url)?;
-    Ok(to_json(&decoder.decode(&envelope, letter.payload.as_deref().unwrap_or_default()).await?))
+    Ok(Decoder::new(catalog, &args.schema_registry_url)?)
 }
 
-/// The next letters of its aggregate.
-async fn behind(control: &Control, letter: &DeadLetter) -> anyhow::Result<Vec<DeadLetter>> {
-    let aggregate =
-        control.letters(letter.generation_id, &letter.partition, &letter.aggregate_id, BEHIND_SHOWN + 1).await?;
-    let me = (letter.offset, letter.dead_letter_id);
-    Ok(aggregate.into_iter().filter(|other| (other.offset, other.dead_letter_id) > me).collect())
-}
-
-fn whole_json(
-    line: &DeadLetterLine,
-    letter: &DeadLetter,
-    behind: &[DeadLetter],
-    data: &Result<serde_json::Value, String>,
-) -> serde_json::Value {
-    let headers: Vec<_> =
-        letter.headers.iter().map(|(name, value)| json!([name, String::from_utf8_lossy(value)])).collect();
-    let mut whole = line_json(line);
-    whole["done"] = json!(letter.done);
-    whole["headers"] = json!(headers);
-    whole["key_hex"] = json!(letter.key.as_deref().map(hex));
-    whole["payload_hex"] = json!(letter.payload.as_deref().map(hex));
-    whole["payload_bytes"] = json!(letter.payload.as_ref().map(Vec::len));
-    whole["data"] = json!(data.as_ref().ok());
-    whole["data_error"] = json!(data.as_ref().err());
-    whole["behind"] = behind.iter().map(|l| json!({ "dead_letter_id": l.dead_letter_id, "offset": l.offset, "sequence": l.sequence, "event_type": l.event_type })).collect();
-    whole
-}
-
-fn print(line: &DeadLetterLine, letter: &DeadLetter, behind: &[DeadLetter], data: &Result<serde_json::Value, String>) {
+fn print(Whole { line, letter, behind, data }: &Whole) {
     let row = |name: &str, value: &str| println!("{name:<12} {value}");
     row("dead letter", &line.dead_letter_id.to_string());
     row("read model", &format!("{}, generation {}", line.read_model, line.generation));
@@ -135,8 +95,4 @@ fn print(line: &DeadLetterLine, letter: &DeadLetter, behind: &[DeadLetter], data
     if payload.len() > PAYLOAD_SHOWN {
         row("", "… all of it by --output json");
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,12 +4,12 @@ mod one;
 mod start;
 mod status;
 
-pub(super) use start::{Wanted, start};
+pub(super) use start::start;
 
 use super::Output;
 use super::site::SiteArgs;
-use crate::control::{Actor, Health, Member, Options, Origin, Rebuild, State, Verify};
-use crate::generation::Site;
+use crate::control::{Actor, Health, Options, Origin, Verify};
+use crate::verbs::rebuild;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -170,7 +170,8 @@ struct WatchArgs {
 }
 
 impl How {
-    fn options(&self, origin: Origin, announced: Option<Vec<String>>) -> Options {
+    /// Where the history is and what may differ is found out when it begins.
+    fn options(&self) -> Options {
         let watch = &self.watch;
         let health = Health {
             watch_s: watch.watch,
@@ -183,11 +184,11 @@ impl How {
             promote: self.promote == Promote::Auto,
             throttle: self.throttle,
             rollback_s: self.rollback_window,
-            announced,
+            announced: None,
             despite: false,
             back: false,
             repair: false,
-            from: origin,
+            from: Origin::default(),
             health: (watch.watch > 0).then_some(health),
         }
     }
@@ -249,75 +250,45 @@ pub(super) async fn run(args: &RebuildArgs) -> anyhow::Result<ExitCode> {
         RebuildVerb::Resume(one) => pause(args, one, false).await,
         RebuildVerb::Abort(one) => {
             let site = args.site.open(&one.by).await?;
-            site.control.abort_rebuild(&under_way(&site, &one.name).await?, one.actor()).await?;
+            rebuild::abort(&site, &one.name, one.actor()).await?;
             println!("{}: aborted; the hosts remove what was built", one.name);
             Ok(ExitCode::SUCCESS)
         }
         RebuildVerb::Promote { one, despite_differences, detach } => {
             let site = args.site.open(&one.by).await?;
-            let rebuild = under_way(&site, &one.name).await?;
-            site.control.ask_promotion(&rebuild, *despite_differences, one.actor()).await?;
-            let mut all = vec![site.control.rebuild(rebuild.lead()).await?];
-            all.extend(site.control.rebuilds_led_by(rebuild.lead()).await?);
+            let all = rebuild::promote(&site, &one.name, *despite_differences, one.actor()).await?;
             start::finish(&site, &all, *detach).await
         }
         RebuildVerb::Rollback { names, by, reason, detach } => {
             let site = args.site.open(by).await?;
             let actor = Actor { who: by, why: reason.as_deref() };
-            let all = site.control.start_ways_back(names, &Options::back(Verify::Sample(100)), actor).await?;
+            let all = rebuild::roll_back(&site, names, actor).await?;
             start::finish(&site, &all, *detach).await
         }
         RebuildVerb::Retire(one) => retire(args, one).await,
         RebuildVerb::One { one, key } => one::make_anew(&args.site, one, key).await,
         RebuildVerb::Repair { one, from, detach } => {
             let site = args.site.open(&one.by).await?;
-            start::repair(&site, one, from.wanted(), *detach).await
+            let all = rebuild::repair(&site, &one.name, from.wanted(), one.actor()).await?;
+            start::finish(&site, &all, *detach).await
         }
     }
 }
 
-async fn under_way(site: &Site, name: &str) -> anyhow::Result<Rebuild> {
-    let rebuild = site.control.rebuild_of(name).await?;
-    rebuild.ok_or_else(|| anyhow::anyhow!("{name} isn't being rebuilt; see `projector rebuild status`"))
-}
-
 async fn pause(args: &RebuildArgs, one: &About, pause: bool) -> anyhow::Result<ExitCode> {
     let site = args.site.open(&one.by).await?;
-    let target = match site.control.rebuild_of(&one.name).await? {
-        Some(rebuild) => Some(rebuild.generation_id),
-        None => former(&site, &one.name).await?.map(|member| member.generation.generation_id),
-    };
-    let Some(target) = target else {
-        anyhow::bail!("{} isn't being rebuilt, and has no former generation; see `projector rebuild status`", one.name)
-    };
-    let changed = site.control.pause(target, pause, one.actor()).await?;
-    let said = match (pause, changed) {
-        (true, true) => "paused",
-        (false, true) => "goes on",
-        (true, false) => "was paused already, or is live",
-        (false, false) => "wasn't paused",
-    };
-    println!("{}: {said}", one.name);
+    println!("{}: {}", one.name, rebuild::pause(&site, &one.name, pause, one.actor()).await?);
     Ok(ExitCode::SUCCESS)
-}
-
-async fn former(site: &Site, name: &str) -> anyhow::Result<Option<Member>> {
-    let members = site.control.members().await?;
-    Ok(members.into_iter().rev().find(|m| m.generation.read_model == name && m.state == State::Retired))
 }
 
 async fn retire(args: &RebuildArgs, one: &About) -> anyhow::Result<ExitCode> {
     let site = args.site.open(&one.by).await?;
-    let Some(member) = former(&site, &one.name).await? else {
-        anyhow::bail!("{} has no former generation; see `projector rebuild status`", one.name)
-    };
-    let retired = site.control.retire(member.generation.generation_id, one.actor()).await?;
-    anyhow::ensure!(retired, "{0} is on its way back to it; `projector rebuild abort {0}` first", one.name);
-    println!("{}: generation {} is given up; the hosts remove its place", one.name, member.generation.generation);
+    let former = rebuild::retire(&site, &one.name, one.actor()).await?;
+    println!("{}: generation {} is given up; the hosts remove its place", one.name, former.generation);
     // So that whoever starts the next one finds its place empty; where no host runs, that is said by the next one.
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if site.control.member(member.generation.generation_id).await?.removed {
+        if site.control.member(former.generation_id).await?.removed {
             println!("{}: it is removed", one.name);
             break;
         }

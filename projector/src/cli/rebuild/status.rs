@@ -1,50 +1,18 @@
 //! `projector rebuild status`.
 
 use super::super::Output;
-use crate::control::{LogLine, Origin, State};
+use crate::control::{LogLine, State};
 use crate::generation::Site;
-use serde_json::json;
+use crate::verbs::report::report;
 use std::process::ExitCode;
 
 pub(super) async fn status(site: &Site, name: Option<&str>, output: Output) -> anyhow::Result<ExitCode> {
-    let is_ours = |read_model: &str| name.is_none_or(|name| name == read_model);
-    let members: Vec<_> =
-        site.control.members().await?.into_iter().filter(|m| is_ours(&m.generation.read_model)).collect();
-    let mut rebuilds = Vec::new();
-    for rebuild in site.control.rebuilds().await?.into_iter().filter(|r| is_ours(&r.read_model)) {
-        rebuilds.push(site.status(&rebuild).await?);
-    }
-    let log = match name {
-        Some(name) => site.control.generation_log(name, 20).await?,
-        None => Vec::new(),
-    };
+    let report = report(site, name).await?;
     if output == Output::Json {
-        let rebuilds: Vec<_> = rebuilds
-            .iter()
-            .map(|s| {
-                json!({
-                    "read_model": s.rebuild.read_model, "from": s.replaces, "to": s.target.generation.generation,
-                    "state": s.target.state, "paused": s.target.paused, "paused_why": s.target.paused_why,
-                    "events_done": s.done, "events_total": s.total, "live_behind": s.live_behind,
-                    "from_event_store": s.rebuild.options.from == Origin::EventStore, "history": s.rebuild.history,
-                    "together": s.rebuild.leader.is_some() || rebuilds.iter().any(|o| o.rebuild.leader == Some(s.rebuild.rebuild_id)),
-                    "repair": s.rebuild.options.repair, "at_barrier": s.at_barrier, "driver": s.rebuild.driver, "asked_by": s.rebuild.asked_by,
-                    "finding": s.rebuild.finding,
-                })
-            })
-            .collect();
-        let generations: Vec<_> = members
-            .iter()
-            .map(|m| {
-                json!({"read_model": m.generation.read_model, "generation": m.generation.generation, "state": m.state,
-                       "paused": m.paused, "paused_why": m.paused_why, "fed_until": m.fed_until})
-            })
-            .collect();
-        let all = json!({"rebuilds": rebuilds, "generations": generations, "log": log});
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        println!("{}", serde_json::to_string_pretty(&report.json())?);
         return Ok(ExitCode::SUCCESS);
     }
-    for m in &members {
+    for m in &report.members {
         let until = m
             .fed_until
             .filter(|_| m.state == State::Retired)
@@ -58,7 +26,7 @@ pub(super) async fn status(site: &Site, name: Option<&str>, output: Output) -> a
             paused.unwrap_or_default()
         );
     }
-    for s in &rebuilds {
+    for s in &report.rebuilds {
         let driver = s.rebuild.driver.as_deref().unwrap_or("nobody for now");
         let from = if s.rebuild.history.is_some_and(|history| !history.finished) { " of the event store" } else { "" };
         println!(
@@ -75,7 +43,7 @@ pub(super) async fn status(site: &Site, name: Option<&str>, output: Output) -> a
             println!("    stopped: {refusal}");
         }
     }
-    log.iter().rev().for_each(print_line);
+    report.log.iter().rev().for_each(print_line);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,14 +1,14 @@
 //! `projector test`: the tests in the projections' files, in memory, each several ways.
 
 pub(super) mod compare;
-mod given;
 mod junit;
 mod outcome;
 mod update;
 
 use super::{Output, SchemasArg, check};
 use crate::event::{Catalog, UpcasterTest};
-use crate::projection::{Compiled, Diagnosis, Finding, Source, TestCase};
+use crate::projection::{Compiled, Finding, Source, TestCase};
+use crate::verbs::given;
 use anyhow::Context;
 use compare::Difference;
 use outcome::{Outcome, Way};
@@ -173,12 +173,6 @@ fn verdict(compiled: &Arc<Compiled>, source: &Source, case: &TestCase, catalog: 
         }
     }
     Verdict::Passed
-}
-
-/// What `check` says of a file's tests: what their given events have that no schema has.
-pub(super) fn findings(source: &Source, compiled: &Compiled, catalog: &Catalog) -> Vec<Finding> {
-    let wrong = |case| given::read(source, compiled, catalog, case).err().unwrap_or_default();
-    compiled.projection.tests.iter().flat_map(wrong).map(|finding| finding.of(Diagnosis::Given)).collect()
 }
 
 /// The events of a projection that no test of it gives.

@@ -1,10 +1,11 @@
 //! What a test's events come to, by several ways of delivering them.
 
-use super::super::memory::{Answers, Halt, Memory};
 use crate::apply::{Delivery, Event, Partition};
 use crate::event::Raw;
-use crate::expr::{Object, json};
+use crate::expr::json;
 use crate::projection::{Compiled, ReadModelKind};
+use crate::verbs::given::Given;
+use crate::verbs::memory::{Answers, Halt, Memory};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,15 +29,6 @@ pub(super) struct Letter {
     pub(super) of: String,
     /// None where it only waits behind an earlier one of its aggregate.
     pub(super) reason: Option<String>,
-}
-
-/// What a test begins with.
-#[derive(Clone, Debug)]
-pub(super) struct Given {
-    /// The events that are delivered, in order, one that comes again as often as it does.
-    pub(super) events: Vec<Event>,
-    /// What each lookup finds, by key.
-    pub(super) looked_up: Vec<BTreeMap<String, Object>>,
 }
 
 /// How events are delivered.

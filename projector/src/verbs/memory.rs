@@ -1,4 +1,4 @@
-//! A read model in memory, for the verbs that show what would be: the core that a host drives ([`Batch`]), over the in-memory
+//! A read model in memory, for the verbs that show what would be (`test`, `trace`, `try`): the core that a host drives ([`Batch`]), over the in-memory
 //! store. It does what a host does with a batch, but waits for nothing: what stops is tried again at once, and what is held is
 //! given up only when [`Memory::give_up`] says so.
 
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// See the module.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     answers: Answers,
     compiled: Arc<Compiled>,
     store: Arc<MemoryStore>,
@@ -22,7 +22,7 @@ pub(super) struct Memory {
 }
 
 /// Where lookups find something.
-pub(super) enum Answers {
+pub(crate) enum Answers {
     /// In what a test gives: by lookup, then by key.
     Given(Vec<BTreeMap<String, Object>>),
     /// Where a host finds it.
@@ -51,7 +51,7 @@ struct Owned {
 
 /// Why the read model would stand still.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Halt {
+pub(crate) enum Halt {
     /// A partition stopped, and trying again doesn't help.
     #[error("{}/{} stands still: {reason}", .partition.topic, .partition.number)]
     Stopped { partition: Partition, reason: String },
@@ -61,7 +61,7 @@ pub(super) enum Halt {
 }
 
 impl Memory {
-    pub(super) async fn new(compiled: Arc<Compiled>, answers: Answers) -> Result<Self, Halt> {
+    pub(crate) async fn new(compiled: Arc<Compiled>, answers: Answers) -> Result<Self, Halt> {
         let store = Arc::new(MemoryStore::default());
         let read_model = compiled.projection.name.value.clone();
         let place = Place { read_model, generation: 1, document: compiled.document.clone() };
@@ -71,12 +71,12 @@ impl Memory {
     }
 
     /// The offset that the partition's next message has.
-    pub(super) fn next_offset(&self, partition: &Partition) -> i64 {
+    pub(crate) fn next_offset(&self, partition: &Partition) -> i64 {
         self.owned.get(partition).map_or(0, |owned| owned.next_offset)
     }
 
     /// Takes messages as one batch, each with an offset above its partition's last one.
-    pub(super) async fn take(&mut self, messages: Vec<(Partition, Delivery)>) -> Result<(), Halt> {
+    pub(crate) async fn take(&mut self, messages: Vec<(Partition, Delivery)>) -> Result<(), Halt> {
         let mut parts: BTreeMap<Partition, Vec<Delivery>> = BTreeMap::new();
         for (partition, delivery) in messages {
             parts.entry(partition).or_default().push(delivery);
@@ -111,7 +111,7 @@ impl Memory {
     }
 
     /// What is held waits no longer: it is parked.
-    pub(super) async fn give_up(&mut self) -> Result<(), Halt> {
+    pub(crate) async fn give_up(&mut self) -> Result<(), Halt> {
         let holding: Vec<_> = self.owned.iter().filter(|(_, o)| o.lane.is_holding()).map(|(p, _)| p.clone()).collect();
         let parts: Vec<_> = holding.into_iter().map(|partition| self.part(partition, Vec::new(), true)).collect();
         let finished = self.fold(parts).await?;
@@ -120,19 +120,19 @@ impl Memory {
     }
 
     /// One document; a tombstone too.
-    pub(super) async fn document(&self, key: &str) -> Result<Option<Stored>, Halt> {
+    pub(crate) async fn document(&self, key: &str) -> Result<Option<Stored>, Halt> {
         Ok(self.sink.load(&[key.to_owned()]).await?.into_iter().next().flatten())
     }
 
     /// All documents, or rows, by key; tombstones too, but nothing that the projector keeps for itself.
-    pub(super) fn documents(&self) -> BTreeMap<String, Stored> {
+    pub(crate) fn documents(&self) -> BTreeMap<String, Stored> {
         let mut documents = self.store.documents();
         documents.retain(|key, _| self.compiled.kind != ReadModelKind::Join || !key.starts_with('_'));
         documents
     }
 
     /// The messages that were parked, in that order.
-    pub(super) fn parked(&self) -> &[Parked] {
+    pub(crate) fn parked(&self) -> &[Parked] {
         &self.parked
     }
 

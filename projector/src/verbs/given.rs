@@ -1,10 +1,9 @@
 //! A test's given events, typed against their schemas: every mistake with its place in the file.
 
-use super::outcome::Given;
 use crate::apply::Event;
 use crate::event::{Catalog, Envelope, EventRef, Mismatch, Node, Sample, Shape};
 use crate::expr::{Object, Value, json};
-use crate::projection::{Compiled, Finding, Source, TestCase};
+use crate::projection::{Compiled, Diagnosis, Finding, Source, TestCase};
 use chrono::{DateTime, TimeDelta};
 use serde_json::Value as Json;
 use serde_saphyr::{Location, Spanned};
@@ -17,8 +16,23 @@ const BEGIN: TimeDelta = TimeDelta::days(20_454);
 /// What stands beside an event's type.
 const BESIDES: [&str; 6] = ["of", "at", "version", "sequence", "aggregate", "unreadable"];
 
+/// What a test begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// The events that are delivered, in order, one that comes again as often as it does.
+    pub(crate) events: Vec<Event>,
+    /// What each lookup finds, by key.
+    pub(crate) looked_up: Vec<BTreeMap<String, Object>>,
+}
+
+/// What `check` says of a file's tests: what their given events have that no schema has.
+pub(crate) fn findings(source: &Source, compiled: &Compiled, catalog: &Catalog) -> Vec<Finding> {
+    let wrong = |case| read(source, compiled, catalog, case).err().unwrap_or_default();
+    compiled.projection.tests.iter().flat_map(wrong).map(|finding| finding.of(Diagnosis::Given)).collect()
+}
+
 /// Reads what a test begins with.
-pub(super) fn read(
+pub(crate) fn read(
     source: &Source,
     compiled: &Compiled,
     catalog: &Catalog,

@@ -1,29 +1,18 @@
 //! The event store's history as a host would read it from Kafka, folded in memory: for `trace` and `try`.
 
+use super::VerbError;
 use super::memory::Memory;
 use crate::apply::{Delivery, Event, Partition};
-use crate::event::{Catalog, Decoder, Envelope, Raw};
+use crate::event::{Decoder, Envelope, Raw};
 use crate::projection::Compiled;
 use crate::source::{History, Selection, StoredEvent};
-use anyhow::Context;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Where history is read.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct HistoryArgs {
-    /// The database with the event store
-    #[arg(long, env = "WRITE_DATABASE_URL", hide_env_values = true)]
-    write_database_url: String,
-    /// The schema registry, Confluent's API
-    #[arg(long, env = "SCHEMA_REGISTRY_URL", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
-    schema_registry_url: String,
-}
-
 /// Reads the events that feed a read model, one aggregate type after the other, and folds them.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     compiled: Arc<Compiled>,
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     url: String,
     /// Types still to be read, the next one last.
     types: Vec<String>,
@@ -33,21 +22,15 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Of these aggregates only; of all, if none is named.
-    pub(super) fn new(
-        args: &HistoryArgs,
-        compiled: Arc<Compiled>,
-        catalog: &Arc<Catalog>,
-        aggregates: Vec<String>,
-    ) -> anyhow::Result<Self> {
-        let decoder = Decoder::new(Arc::clone(catalog), &args.schema_registry_url)?;
+    /// From the event store at `url`; of these aggregates only, of all if none is named.
+    pub(crate) fn new(url: &str, decoder: Arc<Decoder>, compiled: Arc<Compiled>, aggregates: Vec<String>) -> Self {
         let types = compiled.aggregate_types.iter().rev().cloned().collect();
-        let (url, waiting) = (args.write_database_url.clone(), Vec::new().into_iter());
-        Ok(Self { compiled, decoder, url, types, aggregates, open: None, waiting })
+        let (url, waiting) = (url.to_owned(), Vec::new().into_iter());
+        Self { compiled, decoder, url, types, aggregates, open: None, waiting }
     }
 
     /// The next event; none at the end.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(Partition, Event)>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(Partition, Event)>, VerbError> {
         loop {
             if let Some(stored) = self.waiting.next() {
                 return self.read(&stored).await.map(Some);
@@ -66,15 +49,15 @@ impl Reader {
     }
 
     /// As a host reads a message.
-    async fn read(&self, stored: &StoredEvent) -> anyhow::Result<(Partition, Event)> {
+    async fn read(&self, stored: &StoredEvent) -> Result<(Partition, Event), VerbError> {
         let headers = stored.headers().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes())));
         let raw = Raw {
             key: Some(Bytes::copy_from_slice(stored.aggregate_id.as_bytes())),
             headers: headers.into(),
             payload: None,
         };
-        let envelope =
-            Envelope::read(raw.key.as_deref(), |name| raw.header(name)).context("a row of the event store")?;
+        let envelope = Envelope::read(raw.key.as_deref(), |name| raw.header(name))
+            .map_err(|error| VerbError::Unreadable(format!("a row of the event store: {error}")))?;
         let data = match self.compiled.program(&envelope.event_type) {
             None => None,
             Some(_) => match self.decoder.decode(&envelope, &stored.payload).await {
@@ -88,7 +71,7 @@ impl Reader {
 }
 
 /// Folds events into memory as one batch.
-pub(super) async fn fold(memory: &mut Memory, events: Vec<(Partition, Event)>) -> anyhow::Result<()> {
+pub(crate) async fn fold(memory: &mut Memory, events: Vec<(Partition, Event)>) -> Result<(), VerbError> {
     let mut messages = Vec::with_capacity(events.len());
     for (n, (partition, event)) in (0..).zip(events) {
         // Offsets only have to rise.
