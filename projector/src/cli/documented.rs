@@ -1,6 +1,7 @@
 //! Whatever operators are told to type exists: in the docs, in what alerts say, in the rules for Prometheus.
 
 use super::Cli;
+use crate::ops::alert::rules::Rule;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 use std::path::Path;
@@ -78,4 +79,16 @@ fn what_does_not_exist_is_found() {
     let commands = told(text);
     let found: Vec<bool> = commands.iter().map(|command| refused(command).is_some()).collect();
     assert_eq!(found, [true, true, false], "{commands:?}");
+}
+
+#[test]
+fn each_alert_is_on_the_page_for_whoever_is_on_call() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |file| std::fs::read_to_string(root.join(file)).unwrap();
+    let (page, rules) = (read("docs/operations.md"), read("compose/prometheus/alerts.yaml"));
+    let rules: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(rules.len() > 10, "{rules:?}");
+    let missing =
+        Rule::ALL.map(Rule::name).into_iter().chain(rules).filter(|name| !page.contains(&format!("`{name}`")));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&str>::new());
 }
