@@ -4,6 +4,9 @@ mod apply;
 mod attempt;
 mod check;
 mod dlq;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod documented;
 mod epoch;
 mod explain;
 mod init;

@@ -37,6 +37,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use upkeep::Upkeep;
 use uuid::Uuid;
@@ -54,6 +55,8 @@ pub use stats::{Reported, Stats};
 const LIVE_ROOM: Room = Room { items: 2_048, queue_kib: 2 << 10, fetch_kib: 1 << 10 };
 /// Of a generation that is replayed: its batches are large, and there are few.
 const REPLAY_ROOM: Room = Room { items: 16_384, queue_kib: 16 << 10, fetch_kib: 8 << 10 };
+/// How long all generations together may take to come to rest when the host stops.
+const REST_WITHIN: Duration = Duration::from_secs(15);
 /// How often the control store is looked at where it doesn't notify.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -303,8 +306,10 @@ impl Host {
             Ok(ended) => (ended, Ok(())),
             Err(error) => (None, Err(error)),
         };
+        // One limit for all: with a store away, each of its generations would take the whole of its own.
+        let until = Instant::now() + REST_WITHIN;
         for running in ended.into_iter().chain(self.running.drain(..)) {
-            let outcome = tokio::time::timeout(Duration::from_secs(15), running.task).await;
+            let outcome = tokio::time::timeout_at(until, running.task).await;
             let id = running.generation.id();
             match outcome {
                 Ok(Ok(Ok(()))) => {}

@@ -51,7 +51,7 @@ pub async fn look_around(registry_url: &str, before: &BeforeKafka) -> Vec<Findin
         }),
         _ if leg.slot.as_ref().is_some_and(|slot| !slot.exists) => findings.push(Finding {
             what: leg.text.clone(),
-            remedy: "nothing new reaches Kafka: make it (`command-api migrate`), or name the connector's (OUTBOX_SLOT)"
+            remedy: "nothing new reaches Kafka: name the connector's (OUTBOX_SLOT), or see docs/operations.md (The slot is lost)"
                 .to_owned(),
         }),
         _ => {}

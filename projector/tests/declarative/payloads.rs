@@ -48,7 +48,7 @@ fn recorded(event: &str) -> Vec<(String, Raw)> {
         let bytes = |value: &Json| bytes::Bytes::from(value.as_str().unwrap().to_owned());
         let headers = message["headers"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), bytes(value)));
         let payload = match message["value_hex"].as_str() {
-            Some(hex) => hex.as_bytes().chunks(2).map(|two| byte(two)).collect(),
+            Some(hex) => hex.as_bytes().chunks(2).map(byte).collect(),
             None => bytes(&message["value"]),
         };
         Raw { key: Some(bytes(&message["key"])), headers: headers.collect(), payload: Some(payload) }
