@@ -3,6 +3,7 @@
 use crate::limit::Limited;
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
@@ -62,8 +63,12 @@ pub fn filter() -> Option<String> {
 /// # Errors
 /// Why not.
 pub fn set_filter(directives: &str) -> Result<(), String> {
-    if directives.trim().is_empty() {
-        return Err("no directive is given; `info` is what is printed by default".to_owned());
+    // `EnvFilter` takes any other word for a module of which all is printed, and of all others nothing.
+    let is_meant = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    if let Some(wrong) = directives.split(',').find(|part| !is_meant(part)) {
+        return Err(format!(
+            "`{wrong}` is neither a level (error, warn, info, debug, trace, off) nor a `module=level`"
+        ));
     }
     let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
     let handle = FILTER.get().ok_or("this process doesn't print log lines of its own")?;
