@@ -44,6 +44,7 @@ pub(super) struct Traced {
 #[derive(Debug)]
 pub(super) struct Unseen {
     command: SpanContext,
+    about: Vec<KeyValue>,
     since: SystemTime,
 }
 
@@ -79,7 +80,8 @@ impl Following {
         if !self.on || self.events.len() == FOLLOWED_MAX {
             return;
         }
-        let Ok(event) = &delivery.event else { return };
+        // What the read model doesn't take passes without a trace.
+        let Some(event) = delivery.event.as_ref().ok().filter(|event| event.data.is_some()) else { return };
         let Some(command) = command(&event.envelope) else { return };
         let reference = &event.envelope.reference;
         let about = vec![
@@ -125,13 +127,13 @@ impl Following {
             telemetry::record(&event.command, leg);
             let mut stops = finished.stops.iter();
             let stop = stops.find(|(partition, stop)| *partition == event.partition && event.offset >= stop.offset);
-            let mut leg = Leg::new(format!("apply {read_model}"), since, until).about(about);
+            let mut leg = Leg::new(format!("apply {read_model}"), since, until).about(about.clone());
             leg.failed = stop.map(|(_, stop)| format!("the partition stopped before offset {}", stop.offset));
             let failed = leg.failed.is_some();
             let span = telemetry::record(&event.command, leg);
             if !failed {
                 applied.push(span);
-                unseen.push(Unseen { command: event.command, since: until });
+                unseen.push(Unseen { command: event.command, about, since: until });
             }
         }
         if let Some((from, until)) = wrote {
@@ -156,8 +158,8 @@ fn show_write(store: &'static str, applied: &[SpanContext], from: SystemTime, un
 /// Shows that events are visible now.
 pub(super) fn seen(read_model: &str, unseen: Vec<Unseen>) {
     let now = SystemTime::now();
-    for Unseen { command, since } in unseen {
-        telemetry::record(&command, Leg::new(format!("refresh {read_model}"), since, now));
+    for Unseen { command, about, since } in unseen {
+        telemetry::record(&command, Leg::new(format!("refresh {read_model}"), since, now).about(about));
     }
 }
 
