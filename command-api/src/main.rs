@@ -2,12 +2,10 @@
 
 mod cli;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use command_api::migrate;
-use tracing_subscriber::EnvFilter;
 
 use cli::outbox::OutboxVerb;
 use cli::replay::ReplayArgs;
@@ -22,6 +20,8 @@ use cli::{Database, Slot};
 #[derive(Debug, Parser)]
 #[command(name = "command-api", version, max_term_width = 110)]
 struct Cli {
+    #[command(flatten)]
+    logs: telemetry::logs::LogArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -61,13 +61,9 @@ enum Verb {
 async fn main() -> ExitCode {
     // Both of rustls' providers are in the tree; an error says that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    match run(Cli::parse().verb).await {
+    let cli = Cli::parse();
+    cli.logs.init();
+    match run(cli.verb).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

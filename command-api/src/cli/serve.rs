@@ -47,6 +47,8 @@ pub(crate) struct ServeArgs {
     /// with semicolons between
     #[arg(long = "wait-for", env = "COMMAND_WAITS", value_name = "COMMAND=READ_MODELS", value_delimiter = ';')]
     waits: Vec<String>,
+    #[command(flatten)]
+    traces: telemetry::TracesArgs,
 }
 
 const STATEMENT_TIME_MAX: &str = "8s";
@@ -57,6 +59,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 const MARK_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
+    let traces = arguments.traces.start("command-api")?;
     let consistency = Consistency::new(arguments.query_url.as_deref(), &arguments.waits)?;
     let pool = connect(&arguments.database.database_url, arguments.pool_size).await?;
     migrate::check(&pool).await?;
@@ -91,6 +94,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     let service = http::router(store, consistency).into_make_service();
     axum::serve(listener, service).with_graceful_shutdown(stop).await?;
     pool.close().await;
+    traces.stop().await;
     Ok(())
 }
 

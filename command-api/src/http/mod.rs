@@ -57,6 +57,7 @@ pub fn router(store: Store, consistency: Consistency) -> Router {
         // Around the time limit: a command that has happened isn't timed out by its wait.
         .layer(from_fn_with_state(consistency, consistency::wait))
         .layer(from_fn_with_state(measured, metrics::measure))
+        .layer(from_fn(telemetry::serve))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .route("/metrics", get(page))

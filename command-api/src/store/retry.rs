@@ -125,7 +125,7 @@ impl Store {
         let _claim = request.key.as_ref().map(|key| self.gate.claim(&key.id)).transpose()?;
         let turns = self.gate.enter(&command.streams()).await;
         for attempt in 1..=ATTEMPTS_MAX {
-            match self.attempt(command, request, &reply).await {
+            match telemetry::within("transaction", &[], self.attempt(command, request, &reply)).await {
                 Err(error) if lost_race(&error) => {
                     tracing::debug!(attempt, error = ?error, "lost a race");
                     if attempt < ATTEMPTS_MAX {
@@ -155,7 +155,7 @@ impl Store {
         let mut unit = self.begin().await?;
         match work(&mut unit, command, request, reply).await {
             Ok(Work::Done(done, began)) => {
-                self.snapshots.take(unit.commit().await?);
+                self.snapshots.take(telemetry::within("commit", &[], unit.commit()).await?);
                 Ok(Done { append: Some(began.elapsed()), ..done })
             }
             Ok(Work::Before(kept)) => {
@@ -191,7 +191,8 @@ async fn work<C: Command>(
     unit.expect(request.expected);
     let answer = command.run(unit).await?;
     let began = Instant::now();
-    Ok(Work::Done(unit.write(request, reply(&answer)).await?, began))
+    let done = telemetry::within("append", &[], unit.write(request, reply(&answer))).await?;
+    Ok(Work::Done(done, began))
 }
 
 impl Store {

@@ -37,6 +37,8 @@ use std::sync::Arc;
 #[derive(Parser)]
 #[command(name = "projector", version, max_term_width = 100)]
 struct Cli {
+    #[command(flatten)]
+    logs: telemetry::logs::LogArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -171,11 +173,7 @@ pub fn main() -> ExitCode {
         eprintln!("projector: a TLS provider was installed before");
     }
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    cli.logs.init();
     match execute(cli.verb) {
         Ok(code) => code,
         Err(error) => {

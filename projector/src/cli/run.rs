@@ -44,9 +44,12 @@ pub(super) struct RunArgs {
     /// Hold every write back this long, to test what waiting queries do
     #[arg(long, env = "PROJECTOR_FAULT_DELAY_MS", default_value_t = 0, hide = true)]
     fault_delay_ms: u64,
+    #[command(flatten)]
+    traces: telemetry::TracesArgs,
 }
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let traces = args.traces.start("projector-run")?;
     let catalog = Arc::new(Catalog::load(&args.schemas.schemas)?);
     let decoder = Arc::new(Decoder::new(Arc::clone(&catalog), &args.past.schema_registry_url)?);
     let control = Control::connect(&args.control.control_database_url).await?;
@@ -100,6 +103,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     keeper.cancel();
     // What it drives is left to others as it is.
     _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(kept, monitored) }).await;
+    traces.stop().await;
     tracing::info!("stopped");
     result?;
     Ok(ExitCode::SUCCESS)

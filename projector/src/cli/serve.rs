@@ -31,9 +31,12 @@ pub(super) struct ServeArgs {
     write_database_url: Option<String>,
     #[command(flatten)]
     limits: ServiceLimits,
+    #[command(flatten)]
+    traces: telemetry::TracesArgs,
 }
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let traces = args.traces.start("projector-serve")?;
     let schemas = Catalog::load(&args.schemas.schemas)?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("can't listen on {}", args.listen))?;
     tracing::info!(listen = %args.listen, "answering queries");
@@ -50,6 +53,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         beside: Router::new().route("/metrics", get(page)),
     };
     query::serve(listener, config, stop_signal()).await?;
+    traces.stop().await;
     tracing::info!("stopped");
     Ok(())
 }

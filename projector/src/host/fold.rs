@@ -7,7 +7,7 @@ use crate::apply::{Batch, Finished, Part, Partition, Search};
 use crate::projection::ReadModelKind;
 use crate::sink::{Outcome, Stored, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// Documents that a store loads in one go, by its contract.
@@ -18,17 +18,20 @@ pub(super) struct Folding {
     pub(super) calls: Calls,
     pub(super) cache: Cache,
     fault_delay: Duration,
+    /// From when to when the last batch was written; `None` if nothing of it was.
+    pub(super) wrote: Option<(SystemTime, SystemTime)>,
 }
 
 impl Folding {
     pub(super) fn new(calls: Calls, share: Share, fault_delay: Duration) -> Self {
-        Self { calls, cache: Cache::new(share), fault_delay }
+        Self { calls, cache: Cache::new(share), fault_delay, wrote: None }
     }
 
     /// `large`: nobody waits for this batch, and it is so large that others must get their turn while it is folded.
     pub(super) async fn fold(&mut self, parts: Vec<(Partition, Part)>, large: bool) -> Result<Finished, HostError> {
         let apart = |work: &mut dyn FnMut()| if large { tokio::task::block_in_place(work) } else { work() };
         let started = Instant::now();
+        self.wrote = None;
         let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.compiled), Some(parts), None);
         apart(&mut || begun = parts.take().map(|parts| Batch::new(Arc::clone(&compiled), parts)));
         let Some(mut batch) = begun else { return Ok(Finished::default()) };
@@ -53,6 +56,7 @@ impl Folding {
                 tokio::time::sleep(self.fault_delay).await;
             }
             let writing = Instant::now();
+            let since = self.wrote.map_or_else(SystemTime::now, |(since, _)| since);
             let outcomes = self
                 .calls
                 .store(|sink| {
@@ -60,6 +64,7 @@ impl Folding {
                     Box::pin(async move { sink.write(&writes).await })
                 })
                 .await?;
+            self.wrote = Some((since, SystemTime::now()));
             let measures = &self.calls.stats.measures;
             measures.write_seconds.observe(writing.elapsed().as_secs_f64());
             measures.conflicts.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Stale)).count() as u64);

@@ -21,6 +21,7 @@ mod publisher;
 mod retry;
 mod saver;
 mod stats;
+mod traced;
 mod upkeep;
 mod worker;
 

@@ -11,6 +11,7 @@ use super::orders::Orders;
 use super::publisher::Publisher;
 use super::saver::Saver;
 use super::stats::Stats;
+use super::traced::{self, Following, Unseen};
 use super::{HostError, Lookups};
 use crate::apply::{Finished, Lane, Part, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
@@ -95,6 +96,7 @@ struct Stopped {
 struct Refreshing {
     task: JoinHandle<Result<(), SinkError>>,
     events: Vec<DateTime<Utc>>,
+    traced: Vec<Unseen>,
     began: Instant,
 }
 
@@ -125,6 +127,8 @@ pub(super) struct Worker {
     saver: Saver,
     /// Events written but not visible yet, where the store needs a refresh.
     invisible: Vec<DateTime<Utc>>,
+    /// Those of them whose traces are kept.
+    traced: Vec<Unseen>,
     refreshing: Option<Refreshing>,
     next_refresh: Instant,
     next_batch: Instant,
@@ -163,6 +167,7 @@ impl Worker {
             owned: BTreeMap::new(),
             saver,
             invisible: Vec::new(),
+            traced: Vec::new(),
             refreshing: None,
             next_refresh: now,
             next_batch: now,
@@ -377,11 +382,15 @@ impl Worker {
         let limits = &self.setup.compiled.projection.limits;
         let wait = Duration::from_millis(limits.batch_wait_ms.into());
         self.next_batch = began + self.setup.sink.pace().max(wait);
+        let (live, replaying) = (self.setup.orders.borrow().live, self.setup.orders.borrow().replaying);
+        let mut following = Following::begin(live && !replaying);
         let mut parts = Vec::with_capacity(messages.len());
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
             for message in messages {
-                deliveries.push(self.calls.read(message.offset, message.raw).await?);
+                let delivery = self.calls.read(message.offset, message.raw).await?;
+                following.note(&partition, &delivery, message.sent_ms);
+                deliveries.push(delivery);
                 // Reading a large batch takes a while; others are due.
                 if deliveries.len() % READ_AT_ONCE == 0 {
                     tokio::task::yield_now().await;
@@ -390,8 +399,13 @@ impl Worker {
             parts.push(self.part(partition, deliveries));
         }
         self.in_hand(&parts, size);
-        let replaying = self.setup.orders.borrow().replaying;
         let finished = self.folding.fold(parts, replaying).await?;
+        let names =
+            (self.setup.generation.read_model.as_str(), self.calls.generation.as_str(), self.calls.store_name());
+        let unseen = following.show(names, self.folding.wrote, &finished);
+        if self.setup.sink.needs_refresh() {
+            traced::keep(&mut self.traced, unseen);
+        }
         self.settle(finished).await?;
         let live = self.setup.compiled.projection.limits.batch_max.into();
         let pause = self.setup.orders.borrow().pause_after(size, live, began.elapsed());
@@ -599,7 +613,8 @@ impl Worker {
             result
         });
         let began = Instant::now();
-        self.refreshing = Some(Refreshing { task, events: std::mem::take(&mut self.invisible), began });
+        let (events, traced) = (std::mem::take(&mut self.invisible), std::mem::take(&mut self.traced));
+        self.refreshing = Some(Refreshing { task, events, traced, began });
     }
 
     fn refreshed(&mut self, result: Result<(), String>) {
@@ -607,11 +622,16 @@ impl Worker {
         let took = refreshing.began.elapsed();
         self.next_refresh = refreshing.began + REFRESH_EVERY.max(took + took.min(REFRESH_EVERY));
         match result {
-            Ok(()) if self.setup.orders.borrow().live => self.setup.stats.visible(&refreshing.events),
-            Ok(()) => {}
+            Ok(()) => {
+                if self.setup.orders.borrow().live {
+                    self.setup.stats.visible(&refreshing.events);
+                }
+                traced::seen(&self.setup.generation.read_model, refreshing.traced);
+            }
             Err(error) => {
                 self.calls.failed(&error, 0);
                 self.invisible.extend(refreshing.events);
+                traced::keep(&mut self.traced, refreshing.traced);
             }
         }
         self.note_unrefreshed();

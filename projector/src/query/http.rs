@@ -15,6 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value as Json, json};
@@ -58,6 +59,7 @@ pub(crate) fn router(service: Service, limits: &ServiceLimits) -> Router {
         .layer(cors(&limits.cors_origins))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(from_fn(telemetry::serve))
         .with_state(service)
 }
 
@@ -238,6 +240,7 @@ pub(super) async fn ask_as(
         }
         let found = found
             .map_err(|name| Problem::parameter(name, format!("`{name}` in the path is not percent-encoded UTF-8")))?;
+        telemetry::named(|| format!("{} {}", request.method, found.target.endpoint.query.get.value));
         let own = pairs.into_iter().filter(|pair| !found.pattern.fixed().contains(pair)).collect();
         let mut asked = Asked::read(own, &request.headers)?;
         if wanted(&request.headers) == Form::Events {

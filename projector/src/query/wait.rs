@@ -185,9 +185,16 @@ impl<'a> Wait<'a> {
 
     async fn reach_by(&self, feed: &mut Subscription) -> Result<Reached, Halt> {
         let since = Instant::now();
+        let reach = freshness::reach(feed, &self.demands, self.until);
+        let reach = async {
+            match self.asks() {
+                true => telemetry::within("wait", &[("read_model", self.model.name())], reach).await,
+                false => reach.await,
+            }
+        };
         let reached = tokio::select! {
             biased;
-            reached = freshness::reach(feed, &self.demands, self.until) => reached,
+            reached = reach => reached,
             () = self.model.gate.closed() => return Err(Halt::Superseded),
         };
         self.note_wait(since);

@@ -84,6 +84,8 @@ pub struct Message {
     pub partition: Partition,
     /// Its offset.
     pub offset: i64,
+    /// When it was sent, by its sender's clock, in ms.
+    pub sent_ms: Option<i64>,
     /// What it says.
     pub raw: Raw,
     /// Its part of the queue's [`Room`], given back when this is dropped.
@@ -413,6 +415,7 @@ fn poll(
                 let item = Item::Message(Message {
                     partition: Partition { topic: message.topic().into(), number: message.partition() },
                     offset: message.offset(),
+                    sent_ms: message.timestamp().to_millis(),
                     raw: Raw {
                         key: message.key().map(Bytes::copy_from_slice),
                         headers: headers.unwrap_or_default(),

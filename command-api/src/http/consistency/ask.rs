@@ -39,6 +39,10 @@ impl QueryService {
 
     pub(super) async fn ask(&self, read_model: &str, token: &str, wait: Duration) -> Seen {
         let request = self.http.get(format!("{}/freshness/{read_model}?wait_ms={}", self.url, wait.as_millis()));
+        let request = match telemetry::traceparent() {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        };
         match request.header("consistency-token", token).timeout(wait + ANSWER_WITHIN).send().await {
             Ok(answer) if answer.status().is_success() => Seen::Visible,
             Ok(answer) => {

@@ -138,7 +138,8 @@ pub(super) async fn wait(State(consistency): State<Consistency>, request: Reques
     };
     let mut response = next.run(request).await;
     let Some(told) = response.extensions_mut().remove::<Told>().filter(|_| !names.is_empty()) else { return response };
-    let seen = consistency.look(&names, &told.token, wait).await;
+    let look = consistency.look(&names, &told.token, wait);
+    let seen = telemetry::within("wait for read models", &[("read_models", &names.join(","))], look).await;
     let mut body = told.body;
     body["read_models"] =
         Json::Object(names.iter().cloned().zip(seen.iter().map(Seen::to_json)).collect::<Map<_, _>>());

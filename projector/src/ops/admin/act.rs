@@ -223,3 +223,20 @@ pub(super) async fn make_anew(State(admin): State<Arc<Admin>>, name: Named, body
     let order = rebuild::make_anew(&admin.site, &name, &key, actor(&by, &reason)?).await?;
     Ok(Json(json!({"read_model": name, "key": key, "outcome": order.outcome, "answer": order.answer})))
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    filter: String,
+    by: String,
+    reason: String,
+}
+
+pub(super) async fn log(body: Body<Log>) -> Answer {
+    let Json(Log { filter, by, reason }) = body?;
+    let actor = actor(&by, &reason)?;
+    // Before: the new filter may leave this line out.
+    tracing::info!(filter, by = actor.who, reason = actor.why, "other log lines are asked for");
+    telemetry::logs::set_filter(&filter).map_err(Problem::malformed)?;
+    Ok(Json(json!({ "filter": telemetry::logs::filter() })))
+}

@@ -53,6 +53,10 @@ pub(super) async fn lag(State(admin): State<Arc<Admin>>) -> Answer {
     to_json(report(&admin.site.control, admin.board.before()).await?)
 }
 
+pub(super) async fn log() -> Json<Value> {
+    Json(json!({ "filter": telemetry::logs::filter() }))
+}
+
 pub(super) async fn plan(State(admin): State<Arc<Admin>>) -> Answer {
     let plan = rebuild::plan(&admin.site, &admin.projections).await?;
     Ok(Json(json!({ "changes": plan.changes })))

@@ -163,6 +163,14 @@ impl Api {
         self.on("post", path, routing::post(handler), operation)
     }
 
+    pub(super) fn put<H, T>(self, path: &str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, Arc<Admin>>,
+        T: 'static,
+    {
+        self.on("put", path, routing::put(handler), operation)
+    }
+
     fn on(mut self, verb: &str, path: &str, route: routing::MethodRouter<Arc<Admin>>, operation: Operation) -> Self {
         let known = self.paths.entry(path).or_insert_with(|| json!({}));
         known[verb] = operation.describe(verb, path);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// All of them, and the description at `/openapi.json`.
 pub(super) fn api() -> Router<Arc<Admin>> {
-    let api = rebuilds(reads(Api::default()));
+    let api = log(rebuilds(reads(Api::default())));
     letters(api).finish().fallback(async |uri: Uri| Problem::no_such_path(uri.path()))
 }
 
@@ -138,6 +138,18 @@ fn rebuilds(api: Api) -> Api {
         does::make_anew,
         act("Make one document anew from its aggregate's events", &[("outcome", json!({})), ("answer", json!({}))])
             .with("key", text()),
+    )
+}
+
+fn log(api: Api) -> Api {
+    let shown = [("filter", text())];
+    api.get("/v1/log", shows::log, look("Which log lines this host prints, as RUST_LOG says it", &shown)).put(
+        "/v1/log",
+        does::log,
+        act("Print other log lines on this host, until it is started again", &shown).with(
+            "filter",
+            json!({"type": "string", "description": "such as `info`, or `info,projector::host=debug`"}),
+        ),
     )
 }
 
