@@ -1,5 +1,5 @@
 //! What operators and their tools see: how late everything is ([`lag`]), who is told of it ([`alert`]), metrics, health; and
-//! what they do, by an API ([`admin`]) and in a browser (`console`).
+//! what they do, by an API ([`mod@admin`]) and in a browser (`console`).
 
 pub mod admin;
 pub mod alert;
