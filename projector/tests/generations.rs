@@ -171,7 +171,7 @@ async fn the_decision_asks_for_every_partition_under_its_present_owner() {
         (1, "retired", "ann"),
         (2, "live", "ann"),
     ];
-    assert_eq!((lines[0], &lines[1..7]), ((1, "created, live", "apply"), &by_ann[..]));
+    assert_eq!((lines[0], &lines[1..7]), ((1, "created, live", "ann"), &by_ann[..]));
     assert_eq!(&lines[7..], [(1, "dropped", "host"), (1, "place removed", "a host")]);
     store.stop().await;
 }

@@ -94,7 +94,12 @@ impl Desk {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let answer = self.http.post(format!("{}{path}", self.url)).bearer_auth(TOKEN).json(body).send().await.unwrap();
+        self.change("POST", path, body).await
+    }
+
+    pub(crate) async fn change(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
+        let answer = request.bearer_auth(TOKEN).json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
