@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const REQUIREMENTS: &str = ".ci/schemathesis.txt";
+const HOOKS: &str = "schemathesis_hooks";
 const INSTALL_MAX: Duration = Duration::from_secs(300);
 const RUN_MAX: Duration = Duration::from_secs(300);
 /// Answers below 500, described, in the form and of the type that is described.
@@ -58,8 +59,9 @@ pub async fn run(url: &str, requests_each: u32, seed: u32) -> Result<Findings> {
         "off",
     ];
     let mut command = Command::new(site.join("bin/schemathesis"));
-    let output =
-        finished(command.args(arguments).env("PYTHONPATH", &site).current_dir(std::env::temp_dir()), RUN_MAX).await?;
+    let modules = std::env::join_paths([site.as_path(), &Path::new(ROOT).join(".ci")])?;
+    command.args(arguments).env("PYTHONPATH", modules).env("PYTHONDONTWRITEBYTECODE", "1").env("SCHEMATHESIS_HOOKS", HOOKS);
+    let output = finished(command.current_dir(std::env::temp_dir()), RUN_MAX).await?;
     let report = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     // 1: it found something; anything else is its own trouble
     ensure!(matches!(output.status.code(), Some(0 | 1)), "schemathesis failed with {}: {report}", output.status);

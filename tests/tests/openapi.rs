@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use anyhow::{Result, ensure};
-use tests::{schemathesis, var, write_service::WriteService};
+use tests::{schemathesis, tools, var, write_service::WriteService};
 
 const REQUESTS_EACH: u32 = 25;
 const SEED: u32 = 6;
@@ -17,6 +17,7 @@ async fn is_as_described(url: &str) -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
 async fn queries_are_answered_as_described() -> Result<()> {
+    tools::services_up().await?;
     is_as_described(&var("QUERY_URL")?).await
 }
 

@@ -230,7 +230,7 @@ const REFUSALS: [(u16, &str, &str); 4] = [
     (
         409,
         "unknown-epoch, unknown-event",
-        "the token is of another life of the write database, or an event is required that there isn't",
+        "the token is of another life of the write database, or names an event that there isn't",
     ),
     (
         503,

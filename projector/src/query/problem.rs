@@ -113,9 +113,9 @@ impl Problem {
 
     /// The token names an event that was never committed.
     pub(crate) fn no_such_event(required: Json) -> Self {
-        let detail = "what is required is an event that the write database doesn't have: its command was never committed, or the database \
-                      was restored to before it; drop the token or min_seq";
-        Self::new(StatusCode::CONFLICT, "unknown-event", "an event is required that there isn't", detail)
+        let detail = "the token names an event that the write database doesn't have: its command was never committed, or the database was \
+                      restored to before it; drop the token";
+        Self::new(StatusCode::CONFLICT, "unknown-event", "the token names an event that there isn't", detail)
             .with("required", required)
     }
 

@@ -146,7 +146,17 @@ impl<'a> Wait<'a> {
         let written = self.write_side("min_seq")?.at(aggregate_type, id, min_seq).await;
         match written.map_err(|why| Problem::write_side(self.model.name(), &why.to_string()))? {
             Some(written) => self.demands.extend(freshness::demand_of(&written, topics)),
-            None => return Err(Problem::no_such_event(json!([aggregate_type, id, min_seq]))),
+            None => {
+                let required = json!({"stream": [aggregate_type, id, min_seq], "min_seq": min_seq});
+                let reached = json!({"write_database": "has no event of this sequence yet"});
+                return Err(Problem::behind(
+                    self.model.name(),
+                    required,
+                    reached,
+                    self.model.lag_ms().unwrap_or(0),
+                    true,
+                ));
+            }
         }
         Ok(())
     }
@@ -228,16 +238,6 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// At the time limit: a document's version might never come.
-    async fn make_sure_of_version(&self, endpoint: &Endpoint, key: &str, min_seq: i64) -> Result<(), Problem> {
-        let (Some(write_side), Some(about)) = (self.write_side, &endpoint.about) else { return Ok(()) };
-        match write_side.at(&about.aggregate_type, key, min_seq).await {
-            Ok(None) => Err(Problem::no_such_event(json!([about.aggregate_type, key, min_seq]))),
-            // Without an answer it stays a matter of waiting.
-            Ok(Some(_)) | Err(_) => Ok(()),
-        }
-    }
-
     /// Reads a document, again whenever something was handled that could have changed it, until it is as new as required. `None`
     /// where there never was one.
     pub(crate) async fn document(
@@ -260,7 +260,6 @@ impl<'a> Wait<'a> {
                 return Err(Problem::parked(self.model.name(), json!({"key": key, "min_seq": min})).into());
             }
             if last_look {
-                self.make_sure_of_version(endpoint, key, min).await?;
                 if self.stale_ok {
                     return Ok((stored, Reached { is_behind: true, ..reached }));
                 }

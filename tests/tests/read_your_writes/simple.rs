@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::{
     ALONE,
     processes::{Process, projector_ready},
@@ -83,10 +83,14 @@ async fn a_version_that_does_not_exist_is_not_made_up() -> Result<()> {
     let order = shop.place().await?;
     let path = format!("/orders/{}", order.order_id);
     let answer = shop.get_raw(&path, &[("min_seq", "1000000"), ("wait_ms", "300")]).await?;
-    assert_eq!(answer.status().as_u16(), 409);
+    assert_eq!(answer.status().as_u16(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     let problem: Value = answer.json().await?;
-    assert!(problem["type"].as_str().unwrap().ends_with("/unknown-event"), "{problem}");
-    assert_eq!(problem["required"], json!(["order", order.order_id, 1_000_000]), "{problem}");
+    assert!(problem["type"].as_str().unwrap().ends_with("/read-model-behind"), "{problem}");
+    assert_eq!(problem["read_model"], "order_summary", "{problem}");
+    for field in ["required", "reached", "lag_ms"] {
+        assert!(!problem[field].is_null(), "no {field} in {problem}");
+    }
     Ok(())
 }
