@@ -9,7 +9,7 @@ use crate::event::{Decoder, Envelope, Raw};
 use crate::expr::Object;
 use crate::projection::Compiled;
 use crate::sink::{Sink, SinkError};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -87,9 +87,18 @@ impl Calls {
         is_away: impl Fn(&E) -> bool,
         call: impl Fn() -> BoxFuture<'a, Result<T, E>>,
     ) -> Result<T, E> {
-        let (mut backoff, waiting) = (Backoff::default(), self.stats.call(on));
+        let (mut backoff, mut waiting) = (Backoff::default(), None);
         loop {
-            match call().await {
+            let mut calling = call();
+            // Most payloads are read without asking anybody: what is there at once is no call that could hang.
+            let answer = match (&mut calling).now_or_never() {
+                Some(answer) => answer,
+                None => {
+                    waiting.get_or_insert_with(|| self.stats.call(on));
+                    calling.await
+                }
+            };
+            match answer {
                 Ok(answer) => {
                     if backoff.tries() > 0 {
                         tracing::info!(generation = self.generation, tries = backoff.tries(), "back");
@@ -100,7 +109,7 @@ impl Calls {
                 }
                 Err(error) if is_away(&error) && !self.stop.is_cancelled() => {
                     let said = error.to_string();
-                    waiting.failed(&said);
+                    waiting.get_or_insert_with(|| self.stats.call(on)).failed(&said);
                     self.stats.measures.retries.inc();
                     self.failed(&said, backoff.tries());
                     tokio::time::sleep(backoff.next_pause()).await;

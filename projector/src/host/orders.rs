@@ -46,12 +46,12 @@ impl Orders {
         }
     }
 
-    /// How long after the begin of a batch of `events` that `took` so long the next one may begin, where `live` is the
-    /// projection's own limit. Only a full batch of a live read model is followed at once: more is waiting already.
-    pub(super) fn pause_after(&self, events: usize, live: usize, took: Duration) -> Duration {
+    /// How long after the begin of a batch of `events` that `took` so long the next one may begin, where `batch_max` is
+    /// the projection's own limit. Only a full batch of a live read model is followed at once: more is waiting already.
+    pub(super) fn pause_after(&self, events: usize, batch_max: usize, took: Duration) -> Duration {
         if !self.replaying {
             let rest = took.saturating_mul(REST).min(REST_MAX);
-            return if events < live { took + rest } else { Duration::ZERO };
+            return if events < batch_max { took + rest } else { Duration::ZERO };
         }
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let throttled =

@@ -51,8 +51,6 @@ pub(super) struct Inner {
     pub(super) next: HashMap<Partition, i64>,
     /// Messages that progress has passed.
     pub(super) handled: u64,
-    /// Of these, and of those that it stands before: attempts that failed.
-    pub(super) failed: u64,
     pub(super) doing: Doing,
     /// As it was reported last.
     reported: Reported,
@@ -139,7 +137,8 @@ impl Stats {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let (ends, lately, now) = (source.end_offsets(), self.lately(), Utc::now());
         self.with(|s| {
-            let counted = Counted { next: &s.next, ends: &ends, handled: s.handled, failed: s.failed, lately };
+            let failed = self.measures.failures.get();
+            let counted = Counted { next: &s.next, ends: &ends, handled: s.handled, failed, lately };
             let present = s.doing.present(&counted, promise, now);
             let behind = behind(&ends, &s.next);
             s.reported = Reported {

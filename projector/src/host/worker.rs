@@ -379,9 +379,6 @@ impl Worker {
             return Ok(());
         }
         let (began, size) = (Instant::now(), messages.values().map(Vec::len).sum());
-        let limits = &self.setup.compiled.projection.limits;
-        let wait = Duration::from_millis(limits.batch_wait_ms.into());
-        self.next_batch = began + self.setup.sink.pace().max(wait);
         let (live, replaying) = (self.setup.orders.borrow().live, self.setup.orders.borrow().replaying);
         let mut following = Following::begin(live && !replaying);
         let mut parts = Vec::with_capacity(messages.len());
@@ -407,9 +404,10 @@ impl Worker {
             traced::keep(&mut self.traced, unseen);
         }
         self.settle(finished).await?;
-        let live = self.setup.compiled.projection.limits.batch_max.into();
-        let pause = self.setup.orders.borrow().pause_after(size, live, began.elapsed());
-        self.next_batch = self.next_batch.max(began + pause);
+        let limits = &self.setup.compiled.projection.limits;
+        let wait = Duration::from_millis(limits.batch_wait_ms.into());
+        let pause = self.setup.orders.borrow().pause_after(size, limits.batch_max.into(), began.elapsed());
+        self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
         Ok(())
     }
 
@@ -436,10 +434,11 @@ impl Worker {
 
     /// Parks, saves and publishes what a batch came to.
     async fn settle(&mut self, finished: Finished) -> Result<(), HostError> {
-        let (now, measures) = (Instant::now(), self.setup.stats.measures.clone());
-        measures.parked.inc_by(finished.parked.iter().filter(|parked| parked.reason.is_some()).count() as u64);
-        measures.failures.inc_by(finished.stops.len() as u64);
-        self.poison.extend(finished.parked.iter().filter(|parked| parked.reason.is_some()).map(|_| now));
+        let now = Instant::now();
+        let poison = finished.parked.iter().filter(|parked| parked.reason.is_some()).count();
+        self.poison.extend(std::iter::repeat_n(now, poison));
+        self.setup.stats.measures.parked.inc_by(poison as u64);
+        self.setup.stats.measures.failures.inc_by(finished.stops.len() as u64);
         let mut parked: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
         for letter in finished.parked {
             parked.entry(letter.partition.clone()).or_default().push(letter);
@@ -477,7 +476,6 @@ impl Worker {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;
             s.errors += finished.stops.len() as u64;
-            s.failed += finished.stops.len() as u64;
             s.doing.stands(standing.as_deref());
             s.last_error = standing;
             for (partition, progress) in &progress {
@@ -619,8 +617,9 @@ impl Worker {
 
     fn refreshed(&mut self, result: Result<(), String>) {
         let Some(refreshing) = self.refreshing.take() else { return };
-        let took = refreshing.began.elapsed();
-        self.next_refresh = refreshing.began + REFRESH_EVERY.max(took + took.min(REFRESH_EVERY));
+        // A slow refresh is a busy engine: it gets a while to do something else.
+        let rest = refreshing.began.elapsed().min(REFRESH_EVERY);
+        self.next_refresh = (refreshing.began + REFRESH_EVERY).max(Instant::now() + rest);
         match result {
             Ok(()) => {
                 if self.setup.orders.borrow().live {
