@@ -27,6 +27,10 @@ fn deliveries() -> Vec<Delivery> {
 }
 
 fn main() {
+    let mut shelf = Shelf::default();
+    shelf.fold(KNOWN.batch(Lane::default(), deliveries()));
+    let versions = i64::try_from(VISITS * EVENTS_EACH).unwrap();
+    assert_eq!(shelf.sum(), (VISITS, versions), "what is measured must be right");
     divan::main();
 }
 
@@ -40,7 +44,9 @@ fn a_envelope(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn b_payload(bencher: Bencher<'_, '_>) {
     let envelopes: Vec<_> = MESSAGES.iter().map(|raw| (envelope(raw), raw.payload.clone().unwrap())).collect();
-    bencher.counter(events()).bench(|| envelopes.iter().map(|(e, payload)| KNOWN.payload(e, payload)).collect::<Vec<_>>());
+    bencher
+        .counter(events())
+        .bench(|| envelopes.iter().map(|(e, payload)| KNOWN.payload(e, payload)).collect::<Vec<_>>());
 }
 
 /// What is new, what comes twice, what waits; and which document each event is for.
@@ -65,7 +71,7 @@ fn d_fold(bencher: Bencher<'_, '_>) {
 fn e_settle(bencher: Bencher<'_, '_>) {
     let folded = || {
         let mut batch = KNOWN.batch(Lane::default(), deliveries());
-        let outcomes = Shelf::default().write(&batch.fold(vec![None; VISITS]));
+        let outcomes = Shelf::default().write(batch.fold(vec![None; VISITS]));
         (batch, outcomes)
     };
     bencher.counter(events()).with_inputs(folded).bench_values(|(mut batch, outcomes)| {

@@ -12,17 +12,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Events of one visit.
-pub const EVENTS_EACH: usize = 5;
+pub(crate) const EVENTS_EACH: usize = 5;
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/event");
 
 /// What is known before the first event comes.
-pub struct Known {
-    pub compiled: Arc<Compiled>,
+pub(crate) struct Known {
+    pub(crate) compiled: Arc<Compiled>,
     shapes: HashMap<&'static str, Shape>,
 }
 
 impl Known {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let folder = Path::new(FOLDER);
         let catalog = Catalog::load(&folder.join("schemas")).unwrap();
         let text = std::fs::read_to_string(folder.join("visits.yaml")).unwrap();
@@ -38,64 +38,65 @@ impl Known {
     }
 
     /// Reads a payload.
-    pub fn payload(&self, envelope: &Envelope, payload: &[u8]) -> Value {
+    pub(crate) fn payload(&self, envelope: &Envelope, payload: &[u8]) -> Value {
         self.shapes[&*envelope.event_type].read(&payload[5..]).unwrap()
     }
 
     /// Reads a message.
-    pub fn delivery(&self, offset: i64, raw: Raw) -> Delivery {
+    pub(crate) fn delivery(&self, offset: i64, raw: Raw) -> Delivery {
         let envelope = envelope(&raw);
         let data = self.payload(&envelope, raw.payload.as_deref().unwrap());
         Delivery { offset, raw, event: Ok(Event { envelope, data: Some(Ok(data)) }) }
     }
 
     /// Judges and sorts a batch.
-    pub fn batch(&self, lane: Lane, deliveries: Vec<Delivery>) -> Batch {
+    pub(crate) fn batch(&self, lane: Lane, deliveries: Vec<Delivery>) -> Batch {
         let partition = Partition { topic: "events.visit".into(), number: 0 };
         let part = Part { lane, deliveries, ..Part::default() };
         Batch::new(Arc::clone(&self.compiled), vec![(partition, part)])
     }
 }
 
-pub fn envelope(raw: &Raw) -> Envelope {
+pub(crate) fn envelope(raw: &Raw) -> Envelope {
     Envelope::read(raw.key.as_deref(), |name| raw.header(name)).unwrap()
 }
 
-/// Documents where a store's would be, so that only our own work is looked at.
+/// Documents where a store's would be, moved to and fro, so that only our own work is looked at.
 #[derive(Default)]
-pub struct Shelf(HashMap<String, Stored>);
+pub(crate) struct Shelf(HashMap<String, Stored>);
 
 impl Shelf {
-    pub fn load(&self, keys: &[String]) -> Vec<Option<Stored>> {
-        keys.iter().map(|key| self.0.get(key).cloned()).collect()
+    pub(crate) fn load(&mut self, keys: &[String]) -> Vec<Option<Stored>> {
+        keys.iter().map(|key| self.0.remove(key)).collect()
     }
 
-    pub fn write(&mut self, writes: &[Write]) -> Vec<Outcome> {
-        for write in writes {
-            self.0.insert(write.key.clone(), write.stored());
+    pub(crate) fn write(&mut self, writes: Vec<Write>) -> Vec<Outcome> {
+        let outcomes = vec![Outcome::Written; writes.len()];
+        for Write { key, version, fields, state, .. } in writes {
+            self.0.insert(key, Stored { version, fields, state });
         }
-        vec![Outcome::Written; writes.len()]
+        outcomes
     }
 
     /// Folds a batch to its end.
-    pub fn fold(&mut self, mut batch: Batch) -> Finished {
+    pub(crate) fn fold(&mut self, mut batch: Batch) -> Finished {
         while !batch.is_done() {
             let loaded = self.load(&batch.keys());
             let writes = batch.fold(loaded);
-            let outcomes = self.write(&writes);
+            let outcomes = self.write(writes);
             batch.answered(outcomes);
         }
         batch.finish()
     }
 
     /// How many documents there are, and the sum of their versions.
-    pub fn sum(&self) -> (usize, i64) {
+    pub(crate) fn sum(&self) -> (usize, i64) {
         (self.0.len(), self.0.values().map(|stored| stored.version).sum())
     }
 }
 
 /// The messages of `visits` visits, all that are opened first, then all their second events, and so on.
-pub fn messages(visits: usize) -> Vec<Raw> {
+pub(crate) fn messages(visits: usize) -> Vec<Raw> {
     (0..EVENTS_EACH).flat_map(|step| (0..visits).map(move |visit| message(step, visit, visits))).collect()
 }
 
@@ -126,7 +127,7 @@ fn message(step: usize, visit: usize, visits: usize) -> Raw {
     let payload = [&[0, 0, 0, 0, 1][..], &datum].concat();
     Raw {
         key: Some(Bytes::from(key)),
-        headers: headers.map(|(name, value)| (name.to_owned(), Bytes::from(value))).into(),
+        headers: headers.map(|(name, value)| (name.into(), Bytes::from(value))).into(),
         payload: Some(Bytes::from(payload)),
     }
 }
