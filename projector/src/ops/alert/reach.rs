@@ -26,11 +26,8 @@ impl Reach {
             return self.machine.step(Vec::new(), now);
         };
         let since = *self.lost_at.get_or_insert(began);
-        let text = format!(
-            "control store unreachable from {} since {} UTC: {error}",
-            self.host,
-            since.format("%H:%M:%S")
-        );
+        let text =
+            format!("control store unreachable from {} since {} UTC: {error}", self.host, since.format("%H:%M:%S"));
         let (rule, severity) = (Rule::ControlStoreDown, Severity::Critical);
         let condition = Condition { rule, read_model: None, severity, since: Some(since), text, mark: None };
         self.machine.step(vec![condition], now)
