@@ -1,7 +1,7 @@
 //! A projector with files, topics and a control store of its own, for what must not disturb the instance's: a garden, of plants
 //! and beds, each a read model in Postgres.
 
-use std::{fs, path::PathBuf, process::Stdio, time::Duration};
+use std::{ffi::OsString, fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,6 +12,10 @@ use uuid::Uuid;
 
 use crate::{binary, eventually, outbox::Outbox, var};
 
+/// An aggregate: its kind, its event, the event's number.
+const PLANTS: (&str, &str, &str) = ("plant", "PlantGrew", "leaves");
+const BEDS: (&str, &str, &str) = ("bed", "BedDug", "metres");
+const POSTGRES: &str = "postgres: {}";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -32,6 +36,18 @@ impl Garden {
     /// # Errors
     /// When Postgres or the disk doesn't take them.
     pub async fn new() -> Result<Self> {
+        Self::planted(&[(PLANTS, POSTGRES), (BEDS, POSTGRES)]).await
+    }
+
+    /// Of plants alone, in a database of Redis.
+    ///
+    /// # Errors
+    /// As [`Garden::new`].
+    pub async fn of_plants_in_redis(database: u32) -> Result<Self> {
+        Self::planted(&[(PLANTS, &format!("redis: {{ prefix: \"plant:\", database: {database} }}"))]).await
+    }
+
+    async fn planted(read_models: &[((&str, &str, &str), &str)]) -> Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let suffix = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let server = var("CONTROL_DATABASE_URL")?;
@@ -39,9 +55,10 @@ impl Garden {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut PgConnection::connect(&server).await?).await?;
         let control = format!("{}/garden_{suffix}", server.rsplit_once('/').context("a URL with a database")?.0);
         let folder = PathBuf::from(var("DEV_RUN_DIR")?).join(format!("garden-{suffix}"));
-        let (plants, beds) = (format!("plant_{suffix}"), format!("bed_{suffix}"));
-        for (name, event, field) in [(&plants, "PlantGrew", "leaves"), (&beds, "BedDug", "metres")] {
-            let (schemas, projections) = (folder.join("schemas").join(name), folder.join("projections"));
+        let [plants, beds] = [PLANTS, BEDS].map(|(kind, ..)| format!("{kind}_{suffix}"));
+        for ((kind, event, field), store) in read_models {
+            let name = format!("{kind}_{suffix}");
+            let (schemas, projections) = (folder.join("schemas").join(&name), folder.join("projections"));
             fs::create_dir_all(&schemas)?;
             fs::create_dir_all(&projections)?;
             let schema = format!(
@@ -50,7 +67,7 @@ impl Garden {
             );
             fs::write(schemas.join(format!("{event}.v1.avsc")), schema)?;
             let projection = format!(
-                "name: {name}\nstore: {{ postgres: {{}} }}\non:\n  {event}: |\n    .{field} = %data.{field}\n    .note = %data.note\n"
+                "name: {name}\nstore: {{ {store} }}\non:\n  {event}: |\n    .{field} = %data.{field}\n    .note = %data.note\n"
             );
             fs::write(projections.join(format!("{name}.yaml")), projection)?;
         }
@@ -72,16 +89,21 @@ impl Garden {
         Outbox::open(&self.folder.join("schemas")).await
     }
 
+    /// What the projector is told by its environment.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, OsString); 5] {
+        [
+            ("CONTROL_DATABASE_URL", self.control.clone().into()),
+            ("SCHEMAS_DIR", self.folder.join("schemas").into()),
+            ("PROJECTIONS_DIR", self.folder.join("projections").into()),
+            ("PROJECTOR_ADMIN_LISTEN", self.admin.clone().into()),
+            ("PROJECTOR_INSTANCE_ID", self.plants.clone().into()),
+        ]
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("projector"));
-        command
-            .args(arguments)
-            .env("CONTROL_DATABASE_URL", &self.control)
-            .env("SCHEMAS_DIR", self.folder.join("schemas"))
-            .env("PROJECTIONS_DIR", self.folder.join("projections"))
-            .env("PROJECTOR_ADMIN_LISTEN", &self.admin)
-            .env("PROJECTOR_INSTANCE_ID", &self.plants)
-            .kill_on_drop(true);
+        command.args(arguments).envs(self.environment()).kill_on_drop(true);
         command
     }
 
@@ -152,7 +174,7 @@ impl Garden {
     /// # Errors
     /// When it isn't within a minute.
     pub async fn shows(&self, name: &str, key: &str, number: i64) -> Result<()> {
-        let field = if name == self.plants { "leaves" } else { "metres" };
+        let field = if name == self.plants { PLANTS.2 } else { BEDS.2 };
         let sql = format!("select {field}::bigint from read_models.{name}_g1 where _key = $1");
         eventually(&format!("{name} {key} has {number} {field}"), LIMIT, async || {
             let mut store = PgConnection::connect(&var("READ_DATABASE_URL")?).await?;
