@@ -119,14 +119,17 @@ impl Garden {
         Ok((text(&output.stdout), text(&output.stderr), output.status.success()))
     }
 
-    /// Makes its read models live.
+    /// Makes its read models live. Topics that were just made may not be seen yet.
     ///
     /// # Errors
-    /// When that fails.
+    /// When that fails for a minute.
     pub async fn apply(&self) -> Result<()> {
-        let (out, errors, done) = self.said(&["apply"], &[]).await?;
-        ensure!(done, "{out}{errors}");
-        Ok(())
+        eventually("the garden is applied", LIMIT, async || {
+            let (out, errors, done) = self.said(&["apply"], &[]).await?;
+            ensure!(done, "{out}{errors}");
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Starts a host, whose log has a name.
