@@ -148,7 +148,7 @@ fn median(mut rates: Vec<f64>) -> f64 {
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
 async fn long_form_what_being_watched_costs() -> Result<()> {
-    let (events, runs) = (number("EVENTS", 60_000), number("RUNS", 12));
+    let (events, runs) = (number("EVENTS", 500_000), number("RUNS", 10));
     let garden = Garden::of_plants_in_redis(REDIS_DATABASE).await?;
     topics::make(&Garden::topic(&garden.plants)).await?;
     fill(&mut garden.outbox().await?, events).await?;
@@ -164,7 +164,9 @@ async fn long_form_what_being_watched_costs() -> Result<()> {
         }
         let [off, on] = rates;
         println!("{on:>10.0}/s watched, {off:>10.0}/s not: {:.3}", on / off);
-        (with.push(on), without.push(off), ratios.push(on / off));
+        with.push(on);
+        without.push(off);
+        ratios.push(on / off);
     }
     let received = receiver.bytes.load(Ordering::Relaxed);
     ensure!(received > 0, "no span was received: this measures nothing");
