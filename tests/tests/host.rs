@@ -306,3 +306,15 @@ async fn log_lines_are_json_and_tell_no_secret() -> Result<()> {
     ensure!(!said.contains("hush-"), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_line_that_is_not_as_promised_is_found() {
+    let right =
+        r#"{"timestamp":"2026-11-21T22:02:30.983305Z","level":"INFO","target":"projector::host","message":"running"}"#;
+    assert_eq!(lines(right).unwrap().len(), 1);
+    let cut = format!("{right}\nprojector: it ended");
+    let (untimed, loud) = (right.replace("timestamp", "time"), right.replace("INFO", "Loud"));
+    for wrong in [&cut, &untimed, &loud] {
+        assert!(lines(wrong).is_err(), "{wrong}");
+    }
+}

@@ -1,5 +1,6 @@
 //! What being watched costs: a host that reads a backlog, again and again, in turn with and without traces (1 % sampled, to a receiver that
-//! takes them) and scrapes of its metrics. Counters can't be switched off; what they take is measured beside it, in
+//! takes them) and scrapes of its metrics. Events a second say it where nothing else runs on the machine; what the host's processor
+//! time for an event is says it anywhere. Counters can't be switched off; what they take is measured beside it, in
 //! `projector/src/host/measures.rs`.
 //!
 //! `./dev test --workspace --test telemetry_cost -- long_form --nocapture` prints the ratio. `EVENTS` and `RUNS` change its size, and `PROJECTOR_BINARY`
@@ -76,8 +77,22 @@ async fn fill(outbox: &mut Outbox, events: u64) -> Result<()> {
     outbox.flush().await
 }
 
-/// One host reads the backlog from its beginning, into an empty database; gives events a second, from the first tenth on.
-async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Result<f64> {
+/// What a host did of the backlog from the first tenth on.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    events_per_s: f64,
+    cpu_us_per_event: f64,
+}
+
+/// Processor time that a process has taken, in ticks of 10 ms.
+fn cpu_ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(')').context("no name")?.1.split_whitespace().skip(11).take(2);
+    fields.map(|ticks| Ok(ticks.parse::<u64>()?)).sum()
+}
+
+/// One host reads the backlog from its beginning, into an empty database.
+async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Result<Read> {
     let server = var("CONTROL_DATABASE_URL")?;
     let database = format!("cost_{}", Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server).await?;
@@ -117,16 +132,19 @@ async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Resul
     });
     let mut store = PgConnection::connect(&control).await?;
     let sql = "select coalesce(sum((progress->>'next_offset')::bigint), 0)::bigint from progress";
-    let (until, mut first) = (Instant::now() + RUN_WITHIN, None);
-    let rate = loop {
+    let (until, mut first) = (Instant::now() + RUN_WITHIN, None::<(u64, Instant, u64)>);
+    let pid = host.id().context("the host ended")?;
+    let done = loop {
         let handled: i64 = sqlx::query_scalar(sql).fetch_one(&mut store).await?;
         let (handled, now) = (u64::try_from(handled)?, Instant::now());
-        let (from, since) = *first.get_or_insert((handled, now));
-        if from < events / 10 && handled >= events / 10 {
-            first = Some((handled, now));
-        } else if handled >= events {
-            #[allow(clippy::cast_precision_loss)]
-            break (events - from) as f64 / (now - since).as_secs_f64();
+        if let Some((from, since, ticks)) = first.filter(|_| handled >= events) {
+            #[allow(clippy::cast_precision_loss, reason = "thousands")]
+            let (done, ticks) = ((events - from) as f64, (cpu_ticks(pid)? - ticks) as f64);
+            let events_per_s = done / (now - since).as_secs_f64();
+            break Read { events_per_s, cpu_us_per_event: ticks * 10_000.0 / done };
+        }
+        if first.is_none() && handled >= events / 10 {
+            first = Some((handled, now, cpu_ticks(pid)?));
         }
         ensure!(now < until, "{handled} of {events} events are handled after {RUN_WITHIN:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -137,12 +155,13 @@ async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Resul
     host.kill().await?;
     store.close().await?;
     sqlx::raw_sql(AssertSqlSafe(format!("drop database {database} with (force)"))).execute(&mut admin).await?;
-    Ok(rate)
+    Ok(done)
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or_default()
+fn spread(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    let at = |n: usize| ratios.get(n).copied().unwrap_or_default();
+    format!("median {:.3}, from {:.3} to {:.3}", at(ratios.len() / 2), at(0), at(ratios.len().saturating_sub(1)))
 }
 
 #[tokio::test]
@@ -155,29 +174,25 @@ async fn long_form_what_being_watched_costs() -> Result<()> {
     let receiver = Receiver::start().await?;
     read(&garden, events, None).await?;
     // A pair has both, each first in every other: what changes slowly falls on both alike.
-    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rates, mut times) = (Vec::new(), Vec::new());
     for pair in 0..runs / 2 {
-        let mut rates = [0.0; 2];
+        let mut reads = [Read::default(); 2];
         let order = if pair % 2 == 0 { [true, false] } else { [false, true] };
         for watched in order {
-            rates[usize::from(watched)] = read(&garden, events, watched.then_some(&receiver)).await?;
+            reads[usize::from(watched)] = read(&garden, events, watched.then_some(&receiver)).await?;
         }
-        let [off, on] = rates;
-        println!("{on:>10.0}/s watched, {off:>10.0}/s not: {:.3}", on / off);
-        with.push(on);
-        without.push(off);
-        ratios.push(on / off);
+        let [off, on] = reads;
+        rates.push(on.events_per_s / off.events_per_s);
+        times.push(on.cpu_us_per_event / off.cpu_us_per_event);
+        println!(
+            "watched {:.0}/s, {:.2} µs of processor time an event; not: {:.0}/s, {:.2} µs",
+            on.events_per_s, on.cpu_us_per_event, off.events_per_s, off.cpu_us_per_event
+        );
     }
     let received = receiver.bytes.load(Ordering::Relaxed);
     ensure!(received > 0, "no span was received: this measures nothing");
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    println!(
-        "{events} events, {} pairs: {:.0}/s watched, {:.0}/s not; ratio: median {:.3}, from {least:.3} to {most:.3}; {received} bytes of spans",
-        ratios.len(),
-        median(with),
-        median(without),
-        median(ratios)
-    );
+    println!("{events} events, {} pairs, watched to not; {received} bytes of spans", rates.len());
+    println!("events a second: {}", spread(rates));
+    println!("processor time:  {}", spread(times));
     Ok(())
 }
