@@ -1,6 +1,7 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
 mod anew;
+mod lost;
 mod standstill;
 
 use super::cache::Share;
@@ -264,16 +265,7 @@ impl Worker {
         let next = owned.lane.progress().next_offset.max(next);
         if message.offset >= next {
             if verify && message.offset > next {
-                let reason = format!(
-                    "messages {next} to {} were deleted before they were handled: the topic's retention is shorter than this read model \
-                     was behind; rebuild it from the event store",
-                    message.offset - 1
-                );
-                return Err(HostError::Lost {
-                    generation: self.calls.generation.clone(),
-                    partition: message.partition.clone(),
-                    reason,
-                });
+                self.stand_before_lost(next, message)?;
             }
             return Ok(());
         }
@@ -592,7 +584,9 @@ impl Worker {
             if let Some(stopped) = owned.stopped.as_mut().filter(|s| !s.rewinding && s.retry_at <= now) {
                 stopped.rewinding = true;
                 owned.lane.accept(Arc::clone(&accepted));
-                self.setup.source.rewind(partition.clone(), owned.lane.progress().next_offset);
+                // What is to be verified comes first, as after an assignment.
+                let from = owned.lane.progress().next_offset - i64::from(owned.verify);
+                self.setup.source.rewind(partition.clone(), from);
             }
         }
         Ok(())
