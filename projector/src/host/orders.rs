@@ -46,12 +46,12 @@ impl Orders {
         }
     }
 
-    /// How long after the begin of a batch of `events` that `took` so long the next one may begin, where `batch_max` is
-    /// the projection's own limit. Only a full batch of a live read model is followed at once: more is waiting already.
-    pub(super) fn pause_after(&self, events: usize, batch_max: usize, took: Duration) -> Duration {
+    /// How long after the begin of a batch of `events` that `took` so long the next one may begin. Only a full batch of a
+    /// live read model is followed at once: more is waiting already.
+    pub(super) fn pause_after(&self, events: usize, is_full: bool, took: Duration) -> Duration {
         if !self.replaying {
             let rest = took.saturating_mul(REST).min(REST_MAX);
-            return if events < batch_max { took + rest } else { Duration::ZERO };
+            return if is_full { Duration::ZERO } else { took + rest };
         }
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let throttled =
@@ -69,15 +69,15 @@ mod tests {
     fn only_a_replay_is_held_back_for_long() {
         let second = Duration::from_secs(1);
         let throttled = Orders { replaying: true, throttle: Some(500), ..Orders::default() };
-        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, 500, second)), (125, second / 4));
+        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, true, second)), (125, second / 4));
         let yielding = Orders { yielding: true, ..throttled.clone() };
-        assert_eq!(yielding.pause_after(125, 500, second / 10), second / 2);
-        assert_eq!(yielding.pause_after(125, 500, second), PAUSE_MAX, "what isn't an event waits too");
+        assert_eq!(yielding.pause_after(125, true, second / 10), second / 2);
+        assert_eq!(yielding.pause_after(125, true, second), PAUSE_MAX, "what isn't an event waits too");
         assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500), 1);
         assert_eq!(Orders { throttle: None, ..throttled }.batch_max(500), REPLAY_BATCH_MAX);
         let live = Orders { replaying: false, ..yielding };
-        assert_eq!((live.batch_max(500), live.pause_after(500, 500, second)), (500, Duration::ZERO));
-        let few = |took| live.pause_after(3, 500, took);
+        assert_eq!((live.batch_max(500), live.pause_after(500, true, second)), (500, Duration::ZERO));
+        let few = |took| live.pause_after(3, false, took);
         assert_eq!(few(Duration::from_millis(4)), Duration::from_millis(12), "it works a third of the time");
         assert_eq!(few(second * 60), second * 60 + REST_MAX, "a store that was away");
     }

@@ -233,14 +233,15 @@ impl Worker {
                     }
                 }
                 other => {
-                    self.process(std::mem::take(&mut batch)).await?;
+                    self.process(std::mem::take(&mut batch), false).await?;
                     self.turn(other).await?;
                 }
             }
             size += 1;
             next = if size < batch_max { more() } else { None };
         }
-        self.process(batch).await
+        let is_full = size >= batch_max || self.setup.source.is_full();
+        self.process(batch, is_full).await
     }
 
     /// Whether a message is for us: of a partition that we own and that goes on, and not handled yet.
@@ -277,7 +278,7 @@ impl Worker {
             }
         }
         // What came of the old topic is settled first.
-        self.process(std::mem::take(batch)).await?;
+        self.process(std::mem::take(batch), false).await?;
         tracing::warn!(generation = self.calls.generation, topic = %message.partition.topic, partition = message.partition.number,
             offset = message.offset, expected = next, "the topic was made anew: beginning with it again");
         if let Some(owned) = self.owned.get_mut(&message.partition) {
@@ -364,7 +365,8 @@ impl Worker {
         Ok(())
     }
 
-    async fn process(&mut self, messages: BTreeMap<Partition, Vec<Message>>) -> Result<(), HostError> {
+    /// `is_full`: more waits already.
+    async fn process(&mut self, messages: BTreeMap<Partition, Vec<Message>>, is_full: bool) -> Result<(), HostError> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -399,7 +401,7 @@ impl Worker {
         self.settle(finished).await?;
         let limits = &self.setup.reader.compiled.projection.limits;
         let wait = Duration::from_millis(limits.batch_wait_ms.into());
-        let pause = self.setup.orders.borrow().pause_after(size, limits.batch_max.into(), began.elapsed());
+        let pause = self.setup.orders.borrow().pause_after(size, is_full, began.elapsed());
         self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
         Ok(())
     }

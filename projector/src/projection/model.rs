@@ -184,7 +184,7 @@ pub struct Limits {
     pub lag_ms_max: u32,
     /// From the event to readers, in ms: above it that is critical. 60,000 by default.
     pub lag_ms_critical: u32,
-    /// Events in one batch at most, 1 to 10,000. 500 by default.
+    /// Events in one batch at most, 1 to 10,000. 2,000 by default.
     pub batch_max: u16,
     /// For how many ms after a batch the next one waits for more events, up to 5,000: fewer and larger writes for later documents.
     /// 0 by default.
@@ -193,7 +193,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lag_ms_max: 1_000, lag_ms_critical: 60_000, batch_max: 500, batch_wait_ms: 0 }
+        Self { lag_ms_max: 1_000, lag_ms_critical: 60_000, batch_max: 2_000, batch_wait_ms: 0 }
     }
 }
 

@@ -114,6 +114,7 @@ impl Message {
 
 /// What the queue carries.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are messages")]
 pub enum Item {
     /// A message of an assigned partition.
     Message(Message),
@@ -230,6 +231,13 @@ impl KafkaSource {
         let items = self.queue.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity());
         let free = u32::try_from(self.kib.available_permits()).unwrap_or(u32::MAX);
         Queued { items, kib: self.kib_max.saturating_sub(free) }
+    }
+
+    /// Whether nothing more has room, so that reading waits for who reads the queue.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Queued { kib, .. } = self.queued();
+        kib > self.kib_max - self.kib_max / 8
     }
 
     /// Why this consumer is at its end, if it is: the client library can't go on after such an error, and the queue has ended.

@@ -5,6 +5,7 @@
 use crate::apply::{Stored, Write};
 use crate::expr::{Kind, Object, Value, json};
 use serde_json::Value as Json;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 /// The field with the version.
@@ -51,18 +52,18 @@ impl Reading {
 }
 
 /// The fields of a hash, without its version.
-pub(super) fn to_hash(write: &Write, fields: &Fields) -> Vec<(String, String)> {
+pub(super) fn to_hash<'a>(write: &'a Write, fields: &Fields) -> Vec<(&'a str, Cow<'a, str>)> {
     let mut hash = match &write.fields {
         Some(document) => fields_to_hash(document, fields),
-        None => vec![(DELETED.to_owned(), "1".to_owned())],
+        None => vec![(DELETED, "1".into())],
     };
     if let Some(state) = &write.state {
-        hash.push((STATE.to_owned(), state.to_string()));
+        hash.push((STATE, state.as_ref().into()));
     }
     hash
 }
 
-fn fields_to_hash(document: &Object, fields: &Fields) -> Vec<(String, String)> {
+fn fields_to_hash<'a>(document: &'a Object, fields: &Fields) -> Vec<(&'a str, Cow<'a, str>)> {
     let mut hash = Vec::with_capacity(document.len() + 1);
     let mut types = BTreeMap::new();
     for (name, value) in document {
@@ -71,10 +72,10 @@ fn fields_to_hash(document: &Object, fields: &Fields) -> Vec<(String, String)> {
         if field.is_ambiguous && from_text(&text, &field.kind).kind_str() != value.kind_str() {
             types.insert(name.as_str(), reading(value));
         }
-        hash.push((name.to_string(), text));
+        hash.push((name.as_str(), text));
     }
     if !types.is_empty() {
-        hash.push((TYPES.to_owned(), Json::from_iter(types).to_string()));
+        hash.push((TYPES, Json::from_iter(types).to_string().into()));
     }
     hash
 }
@@ -108,11 +109,14 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, fields: &Fields) -> R
     Ok(Some(Stored { version, fields: Some(fields.collect()), state }))
 }
 
-fn to_text(value: &Value) -> Option<String> {
+fn to_text(value: &Value) -> Option<Cow<'_, str>> {
+    if let Value::Bytes(text) = value {
+        return Some(String::from_utf8_lossy(text));
+    }
     match json::to_json(value) {
         Json::Null => None,
-        Json::String(text) => Some(text),
-        other => Some(other.to_string()),
+        Json::String(text) => Some(text.into()),
+        other => Some(other.to_string().into()),
     }
 }
 
@@ -120,10 +124,10 @@ fn from_text(text: &str, kind: &Kind) -> Value {
     if kind.contains_timestamp() {
         return json::from_json(text.into(), kind);
     }
-    match serde_json::from_str(text) {
-        Ok(value) if !kind.contains_bytes() => json::from_json(value, kind),
-        _ => Value::from(text),
+    if kind.contains_bytes() {
+        return Value::from(text);
     }
+    serde_json::from_str(text).map_or_else(|_| Value::from(text), |value| json::from_json(value, kind))
 }
 
 fn reading(value: &Value) -> &'static str {
@@ -156,7 +160,8 @@ mod tests {
 
     fn hash(document: &Object, kind: &Kind) -> HashMap<String, String> {
         let write = Write { fields: Some(document.clone()), ..Write::default() };
-        to_hash(&write, &Fields::new(kind)).into_iter().collect()
+        let hash = to_hash(&write, &Fields::new(kind));
+        hash.into_iter().map(|(name, text)| (name.to_owned(), text.into_owned())).collect()
     }
 
     fn round_trip(document: &Object, kind: &Kind) -> Object {
@@ -219,7 +224,8 @@ mod tests {
         let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes()));
         for fields in [Some(Object::from([("v".into(), Value::from("x"))])), None] {
             let write = Write { fields, state: Some("{\"a\":1}".into()), ..Write::default() };
-            let mut hash: HashMap<_, _> = to_hash(&write, &Fields::new(&kind)).into_iter().collect();
+            let hash = to_hash(&write, &Fields::new(&kind)).into_iter();
+            let mut hash: HashMap<_, _> = hash.map(|(name, text)| (name.to_owned(), text.into_owned())).collect();
             hash.insert(SEQ.into(), "0".into());
             assert_eq!(from_hash(hash, &Fields::new(&kind)).unwrap(), Some(write.stored()));
         }

@@ -19,9 +19,9 @@ const OLDER_OR_SAME: &str = "stored > new";
 const PROGRESS: &str = include_str!("progress.lua");
 const CHILDREN: &str = include_str!("children.lua");
 /// A pipeline's size in documents, so that none takes the server for long.
-const PIPELINE_MAX: usize = 500;
+const PIPELINE_MAX: usize = 250;
 /// Pipelines under way at once: the next one is made, and the last one's answers are read, while the server works.
-const PIPELINES: usize = 2;
+const PIPELINES: usize = 3;
 /// Where its generation lives is looked for so often: once more than a swap can mislead.
 const LOOKS_MAX: usize = 3;
 
@@ -124,7 +124,7 @@ impl RedisSink {
             command.arg(self.ends(write).map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
             command.arg(convert::SEQ).arg(write.version);
             for (name, text) in convert::to_hash(write, &self.fields) {
-                command.arg(name).arg(text);
+                command.arg(name).arg(&*text);
             }
         }
         let mut answers = self.pipeline(pipeline).await?.into_iter();
