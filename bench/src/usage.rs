@@ -66,7 +66,7 @@ fn components() -> Vec<(String, u32)> {
         let pid = std::fs::read_to_string(file.path()).ok()?.trim().parse().ok()?;
         Some((file.file_name().to_str()?.to_owned(), pid))
     };
-    files.filter(|file| !file.path().extension().is_some_and(|end| end == "start")).filter_map(pid).collect()
+    files.filter(|file| file.path().extension().is_none_or(|end| end != "start")).filter_map(pid).collect()
 }
 
 fn components_named(name: &str) -> Option<u32> {
