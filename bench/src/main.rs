@@ -5,11 +5,12 @@
 //! - [`peer`]: (c), the consumer that a competent team writes without a platform.
 //! - [`ours`]: hosts and rebuilds of the projector, in processes of their own ([`process`], [`usage`]).
 //! - [`oracle`]: what must be found.
-//! - [`throughput`]: events a second; [`scale`]: what more of something costs. [`report`]: docs/benchmarks.md and .json, made of all parts.
+//! - [`throughput`]: events a second; [`scale`]: what more of something costs; [`latency`]. [`report`]: docs/benchmarks.md and .json, made of all parts.
 
 #![allow(clippy::cast_precision_loss, reason = "rates and ratios of counts far below 2^52")]
 
 mod data;
+mod latency;
 mod machine;
 mod oracle;
 mod ours;
@@ -39,7 +40,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
     bin_name = "./dev bench",
     max_term_width = 110,
     args_conflicts_with_subcommands = true,
-    override_usage = "./dev bench [OPTIONS]\n       ./dev bench scale [OPTIONS]"
+    override_usage = "./dev bench [OPTIONS]\n       ./dev bench scale|latency [OPTIONS]"
 )]
 struct Cli {
     #[command(flatten)]
@@ -54,6 +55,10 @@ struct Cli {
 enum Command {
     /// Partitions, hosts, read models on a host, lines in a document, events on one key
     Scale(scale::ScaleArgs),
+    /// From a command to the read models, at 50, 200 and 500 commands a second
+    Latency(latency::LatencyArgs),
+    /// Write docs/benchmarks.md anew from docs/benchmarks.json
+    Report,
     /// The straightforward consumer, in a process of its own
     #[command(hide = true)]
     Peer(peer::PeerArgs),
@@ -73,6 +78,8 @@ fn main() -> ExitCode {
                 match cli.command {
                     None => Box::pin(throughput::run(&cli.at, &cli.throughput)).await,
                     Some(Command::Scale(args)) => Box::pin(scale::run(&cli.at, &args)).await,
+                    Some(Command::Latency(args)) => latency::run(&args),
+                    Some(Command::Report) => report::Report::write_anew(),
                     Some(Command::Peer(args)) => peer::run(&args).await,
                 }
             })

@@ -164,6 +164,8 @@ async fn measure(at: &Where, stores: &Stores, store: Store, data: Data) -> Resul
     let replay = site.replay(&[name], store, events).await?;
     let replay = checked(stores, store, replay, "replayed", &expected).await?;
     site.close().await?;
+    // What it would go on merging is no load for the next one.
+    stores.clear(store).await?;
     let fed = best.context("nothing was fed")?;
     Ok(OfStore { store, projection: name.to_owned(), fed, peer, live, replay })
 }

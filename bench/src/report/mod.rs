@@ -1,9 +1,11 @@
 //! The one report: docs/benchmarks.json with all figures, docs/benchmarks.md made of it. Each part keeps what it was measured
 //! with; measuring one part leaves the others as they are.
 
+mod latency;
 mod scale;
 mod throughput;
 
+use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::scale::Scale;
 use crate::throughput::Throughput;
@@ -18,37 +20,47 @@ const MARKDOWN: &str = "docs/benchmarks.md";
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     throughput: Option<Throughput>,
+    latency: Option<Latency>,
     scale: Option<Scale>,
 }
 
 /// What was measured now.
 pub(crate) enum Part {
     Throughput(Throughput),
+    Latency(Latency),
     Scale(Scale),
 }
 
 impl Report {
     /// Takes a part into the report, or only prints it.
     pub(crate) fn take(part: Part, dry: bool) -> Result<()> {
-        let before = std::fs::read(JSON).ok().filter(|_| !dry);
-        let mut report: Self = match before {
-            Some(text) => {
-                serde_json::from_slice(&text).with_context(|| format!("{JSON}: delete it, and measure all anew"))?
-            }
-            None => Self::default(),
-        };
+        let mut report = if dry { Self::default() } else { Self::read()? };
         match part {
             Part::Throughput(throughput) => report.throughput = Some(throughput),
+            Part::Latency(latency) => report.latency = Some(latency),
             Part::Scale(scale) => report.scale = Some(scale),
         }
-        let text = report.markdown()?;
         if dry {
-            println!("{text}");
+            println!("{}", report.markdown()?);
             return Ok(());
         }
-        std::fs::write(JSON, serde_json::to_string_pretty(&report)? + "\n")
-            .with_context(|| format!("writing {JSON}"))?;
-        std::fs::write(MARKDOWN, text).with_context(|| format!("writing {MARKDOWN}"))?;
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(JSON, text).with_context(|| format!("writing {JSON}"))?;
+        report.write()
+    }
+
+    /// The Markdown of what was measured before.
+    pub(crate) fn write_anew() -> Result<()> {
+        Self::read()?.write()
+    }
+
+    fn read() -> Result<Self> {
+        let Ok(text) = std::fs::read(JSON) else { return Ok(Self::default()) };
+        serde_json::from_slice(&text).with_context(|| format!("{JSON}: delete it, and measure all anew"))
+    }
+
+    fn write(&self) -> Result<()> {
+        std::fs::write(MARKDOWN, self.markdown()?).with_context(|| format!("writing {MARKDOWN}"))?;
         println!("{MARKDOWN} and {JSON} are written");
         Ok(())
     }
@@ -57,6 +69,9 @@ impl Report {
         let mut text = String::from(INTRODUCTION);
         if let Some(throughput) = &self.throughput {
             throughput::write(&mut text, throughput)?;
+        }
+        if let Some(latency) = &self.latency {
+            latency::write(&mut text, latency)?;
         }
         if let Some(scale) = &self.scale {
             scale::write(&mut text, scale)?;

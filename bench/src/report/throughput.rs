@@ -67,11 +67,13 @@ pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
     writeln!(
         text,
         "Of an owner's time: folding, waiting for documents to fold into, waiting for writes, and the rest (reading, decoding, saving progress, \
-         waiting for messages). Cores: how much of the two the host, the store and Kafka took while it ran, start included.\n"
+         waiting for messages, resting between batches). Cores: how much the host, the store, Kafka and strangers took while it ran, start included; what is \
+         left of the machine's {} was idle, or the measuring's own.\n",
+        all.machine.cores
     )?;
     writeln!(
         text,
-        "| store | what | fold | load | write | rest | host | store | Kafka |\n|---|---|---|---|---|---|---|---|---|"
+        "| store | what | fold | load | write | rest | host | store | Kafka | strangers |\n|---|---|---|---|---|---|---|---|---|---|"
     )?;
     for of in &all.stores {
         shares(text, of, "live", &of.live)?;
@@ -166,7 +168,7 @@ fn shares(text: &mut String, of: &OfStore, what: &str, ours: &Ours) -> Result<()
     let cores = |seconds: f64| format!("{:.1}", seconds / run.usage.wall_s);
     writeln!(
         text,
-        "| {} | {what} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {} | {what} | {} | {} | {} | {} | {} | {} | {} | {} |",
         name(of.store),
         share(run.fold_s),
         share(run.load_s),
@@ -175,6 +177,7 @@ fn shares(text: &mut String, of: &OfStore, what: &str, ours: &Ours) -> Result<()
         cores(run.cpu_s),
         cores(run.usage.store_cpu_s),
         cores(run.usage.kafka_cpu_s),
+        cores(run.usage.strangers_cpu_s),
     )?;
     Ok(())
 }
