@@ -11,7 +11,7 @@ pub(super) fn write(text: &mut String, all: &Scale) -> Result<()> {
     writeln!(
         text,
         "{} orders of five events; unless said otherwise 4 partitions, one host, `order_summary` into Redis. All processes share the machine, so \
-         more hosts or partitions don't bring more cores. With several read models, events count once for each; memory is that of the \
+         more hosts or partitions don't bring more cores. With several read models, events count once for each, and one of them is replayed while the others are live; memory is that of the \
          host that had the most.\n",
         grouped(all.orders as f64),
     )?;

@@ -24,7 +24,7 @@ const LEGEND: &str = "
 - **(c)**: `bench/src/peer`, a straightforward consumer, well set: rdkafka's `StreamConsumer`, apache-avro values into serde_json, one conditional write an
   event, pipelined. A process of its own; Redis and search.
 - **live**: `projector run` reads the whole topic as a backlog of a live generation. **replay**: `projector rebuild start` builds the same once more beside it.
-- **writes an event**: what folding leaves of the events. **limit**: the lower one of (a) and of (b) divided by that, in events a second. Half of it is a goal everywhere.
+- **writes**: documents or rows written, and how many that is for each event: what folding leaves. **limit**: the lower one of (a) and of (b) divided by that, in events a second. Half of it is a goal everywhere.
 - **wrong**: documents that aren't as they must be, of all. **strangers**: cores that processes took which have nothing to do with it.
 - Rates count from the first progress that is published to the last: without the start of processes and of the group.
 ";
@@ -47,7 +47,7 @@ pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
         "events/s",
         "goal",
         "of (a)",
-        "writes an event",
+        "writes/s (an event)",
         "limit",
         "of the limit",
         "÷ (c)",
@@ -143,10 +143,11 @@ fn row(text: &mut String, all: &Throughput, of: &OfStore, what: &str, ours: &Our
         .map_or_else(String::new, |peer| format!("{:.1}", rate * peer.done.seconds / peer.done.events as f64));
     writeln!(
         text,
-        "| {} | {what} | **{}** | {goal} | {:.2} | {writes:.2} | {} | {:.2}: {} | {peer} | {} of {} | {} | {} | {} | {:.1} |",
+        "| {} | {what} | **{}** | {goal} | {:.2} | {} ({writes:.2}) | {} | {:.2}: {} | {peer} | {} of {} | {} | {} | {} | {:.1} |",
         name(of.store),
         grouped(rate),
         rate / all.read_per_second,
+        grouped(rate * writes),
         grouped(limit),
         rate / limit,
         met(rate >= limit / 2.0),
