@@ -205,12 +205,11 @@ async fn run_peer(
     let output = tokio::process::Command::new(std::env::current_exe()?)
         .args(["peer", &name, "--events", &events.to_string()])
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
         .await?;
     let usage = meter.read();
-    ensure!(output.status.success(), "the peer failed");
+    ensure!(output.status.success(), "the peer failed: {}", String::from_utf8_lossy(&output.stderr));
     let done: peer::Done = serde_json::from_slice(&output.stdout).context("the peer's answer")?;
     let wrong = oracle::differences(expected, stores.found(store, Whose::Peers).await?);
     let rate = done.events as f64 / done.seconds;

@@ -16,6 +16,7 @@ use event::{Decoder, Event};
 use futures::StreamExt as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
@@ -132,7 +133,10 @@ async fn read(
     let mut read = 0;
     while read < expected {
         let chunk = chunks.next().await.context("the stream ended")?;
-        let batch = chunk.into_iter().map(|message| decoder.decode(&message?)).collect::<Result<Vec<_>>>()?;
+        // The client library goes on by itself after what it reports.
+        let failed = |error: &KafkaError| eprintln!("kafka: {error}");
+        let messages = chunk.into_iter().filter_map(|message| message.inspect_err(failed).ok());
+        let batch = messages.map(|message| decoder.decode(&message)).collect::<Result<Vec<_>>>()?;
         read += batch.len();
         if send.send(batch).await.is_err() {
             break;

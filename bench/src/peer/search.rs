@@ -3,8 +3,11 @@
 use super::event::Event;
 use super::{INDEX, Store};
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
+use std::time::Duration;
 
+const TRIES_MAX: u64 = 10;
 const GUARD: &str = include_str!("guard.painless");
 
 pub(super) struct Search {
@@ -20,6 +23,15 @@ impl Search {
     }
 }
 
+impl Search {
+    async fn send(&self, body: Bytes) -> Result<()> {
+        let request = self.client.post(&self.bulk).header("content-type", "application/x-ndjson").body(body);
+        let answer: Json = request.send().await?.error_for_status()?.json().await?;
+        ensure!(answer["errors"] == false, "_bulk: {}", answer["items"]);
+        Ok(())
+    }
+}
+
 impl Store for Search {
     async fn write(&mut self, events: &[Event]) -> Result<()> {
         let mut body = String::with_capacity(events.len() * 1_024);
@@ -30,10 +42,17 @@ impl Store for Search {
             });
             body.push_str(&format!("{}\n{update}\n", json!({"update": {"_id": event.order_id}})));
         }
-        let request = self.client.post(&self.bulk).header("content-type", "application/x-ndjson").body(body);
-        let answer: Json = request.send().await?.error_for_status()?.json().await?;
-        ensure!(answer["errors"] == false, "_bulk: {}", answer["items"]);
-        Ok(())
+        let (body, mut tries) = (Bytes::from(body), 0);
+        loop {
+            tries += 1;
+            match self.send(body.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries == TRIES_MAX => return Err(error),
+                // It may be busy, or only a part was refused: by the guard, sending all of it again changes nothing twice.
+                Err(error) => eprintln!("again, since {error:#}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100 * tries)).await;
+        }
     }
 }
 

@@ -18,6 +18,9 @@ fn goal(store: Store, replaying: bool) -> Option<f64> {
     }
 }
 
+/// What people found out with these figures; to be written anew with them.
+const FINDINGS: &str = include_str!("../../findings.md");
+
 const LEGEND: &str = "
 - **(a)**: the topic read and dropped by librdkafka in one thread, its queues as large as they may be; the best of three.
 - **(b)**: the store fed with the final documents, made ready beforehand, by its best bulk client, without conditions or versions; the best of three.
@@ -79,6 +82,7 @@ pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
         shares(text, of, "live", &of.live)?;
         shares(text, of, "replay", &of.replay)?;
     }
+    text.push_str(FINDINGS);
     Ok(())
 }
 
