@@ -60,7 +60,11 @@ pub async fn run(url: &str, requests_each: u32, seed: u32) -> Result<Findings> {
     ];
     let mut command = Command::new(site.join("bin/schemathesis"));
     let modules = std::env::join_paths([site.as_path(), &Path::new(ROOT).join(".ci")])?;
-    command.args(arguments).env("PYTHONPATH", modules).env("PYTHONDONTWRITEBYTECODE", "1").env("SCHEMATHESIS_HOOKS", HOOKS);
+    command
+        .args(arguments)
+        .env("PYTHONPATH", modules)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("SCHEMATHESIS_HOOKS", HOOKS);
     let output = finished(command.current_dir(std::env::temp_dir()), RUN_MAX).await?;
     let report = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     // 1: it found something; anything else is its own trouble
