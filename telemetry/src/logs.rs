@@ -30,6 +30,12 @@ enum Format {
 }
 
 impl LogArgs {
+    /// Whether what is printed to stderr is to be read by programs.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.log_format == Format::Json
+    }
+
     /// Begins to print what `RUST_LOG` asks for. Once a process, before anything else.
     pub fn init(&self) {
         let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));

@@ -6,6 +6,8 @@
 
 pub mod browser;
 pub mod copies;
+pub mod garden;
+pub mod hook;
 pub mod hosts;
 pub mod letters;
 pub mod outbox;

@@ -1,19 +1,22 @@
 //! Events of a domain that the write side knows nothing of, sent as the connector sends them: Avro of a schema in the registry,
 //! all else as headers, key = aggregate id.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context, Result};
 use apache_avro::{Schema, types, writer::datum::GenericDatumWriter};
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord},
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::var;
+
+/// Messages on their way at a time; the client library has room for ten times as many.
+const QUEUED_MAX: usize = 10_000;
 
 /// Sends events; each is a transaction of its own.
 pub struct Outbox {
@@ -21,6 +24,7 @@ pub struct Outbox {
     schemas: HashMap<(String, u32), Known>,
     sequences: HashMap<String, i64>,
     txid: u64,
+    queued: Vec<DeliveryFuture>,
 }
 
 struct Known {
@@ -47,7 +51,13 @@ impl Outbox {
             .set("partitioner", "murmur2_random")
             .set("enable.idempotence", "true")
             .create()?;
-        Ok(Self { producer, schemas: known.collect::<Result<_>>()?, sequences: HashMap::new(), txid: 1_000 })
+        Ok(Self {
+            producer,
+            schemas: known.collect::<Result<_>>()?,
+            sequences: HashMap::new(),
+            txid: 1_000,
+            queued: Vec::new(),
+        })
     }
 
     /// Sends one event, in the Avro of a major version of its schema.
@@ -55,6 +65,36 @@ impl Outbox {
     /// # Errors
     /// When its data don't fit the schema, or Kafka refuses it.
     pub async fn send(&mut self, event: &str, version: u32, aggregate_id: &str, data: Value) -> Result<()> {
+        self.queue(event, version, aggregate_id, data, "{}").await?;
+        self.flush().await
+    }
+
+    /// Waits until all that was queued is in Kafka.
+    ///
+    /// # Errors
+    /// When Kafka refuses one.
+    pub async fn flush(&mut self) -> Result<()> {
+        for delivered in self.queued.drain(..) {
+            delivered.await?.map_err(|(error, _)| error)?;
+        }
+        Ok(())
+    }
+
+    /// Sends one event without waiting until it is in Kafka; with its command's metadata.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`], also of one that was queued before.
+    pub async fn queue(
+        &mut self,
+        event: &str,
+        version: u32,
+        aggregate_id: &str,
+        data: Value,
+        metadata: &str,
+    ) -> Result<()> {
+        if self.queued.len() >= QUEUED_MAX {
+            self.flush().await?;
+        }
         let known = self.schemas.get(&(event.to_owned(), version)).with_context(|| format!("no schema of {event}"))?;
         let value = avro(data).resolve(&known.schema).with_context(|| event.to_owned())?;
         let mut payload = [&[0], &known.id.to_be_bytes()[..]].concat();
@@ -72,14 +112,15 @@ impl Outbox {
             ("txid", self.txid.to_string()),
             ("tx_min", self.txid.to_string()),
             ("occurred_at", "2026-03-29T12:00:00.000000Z".to_owned()),
-            ("metadata", "{}".to_owned()),
+            ("metadata", metadata.to_owned()),
         ];
         let headers = texts.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value.as_str()) })
         });
         let topic = format!("events.{}", known.aggregate);
         let record = FutureRecord::to(&topic).key(aggregate_id).payload(&payload).headers(headers);
-        self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
+        let queued = self.producer.send_result(record).map_err(|(error, _)| error)?;
+        self.queued.push(queued);
         Ok(())
     }
 }

@@ -20,12 +20,21 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When Kafka refuses or takes more than half a minute for it.
 pub async fn make_anew(topic: &str) -> Result<()> {
+    delete(topic).await?;
+    make(topic).await
+}
+
+/// Deletes a topic with all that is in it.
+///
+/// # Errors
+/// When Kafka refuses or takes more than half a minute for it.
+pub async fn delete(topic: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client()?.create()?;
     let options = AdminOptions::new().operation_timeout(Some(LIMIT));
     for deleted in admin.delete_topics(&[topic], &options).await? {
         deleted.map_err(|(name, code)| anyhow::anyhow!("deleting {name}: {code}, see {}", log("kafka")))?;
     }
-    make(topic).await
+    Ok(())
 }
 
 /// Makes a topic as `connectors apply` makes it.
@@ -33,10 +42,18 @@ pub async fn make_anew(topic: &str) -> Result<()> {
 /// # Errors
 /// When Kafka refuses or takes more than half a minute for it.
 pub async fn make(topic: &str) -> Result<()> {
+    make_with(topic, var("TOPIC_PARTITIONS")?.parse()?).await
+}
+
+/// [`make`] with another number of partitions.
+///
+/// # Errors
+/// As there.
+pub async fn make_with(topic: &str, partitions: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client()?.create()?;
     let options = AdminOptions::new().operation_timeout(Some(LIMIT));
     let retention_ms = (var("TOPIC_RETENTION_DAYS")?.parse::<u64>()? * 86_400_000).to_string();
-    let (partitions, copies) = (var("TOPIC_PARTITIONS")?.parse()?, var("TOPIC_REPLICATION_FACTOR")?.parse()?);
+    let copies = var("TOPIC_REPLICATION_FACTOR")?.parse()?;
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
         .set("cleanup.policy", "delete")
         .set("message.timestamp.type", "CreateTime")

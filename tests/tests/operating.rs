@@ -3,16 +3,15 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use axum::{Json, Router, routing::post};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tests::{
     ALONE, eventually,
+    hook::Hook,
     processes::{Process, connector_running, projector_ready},
     shop::Shop,
     tools, var,
@@ -24,37 +23,17 @@ const SAID_WITHIN: Duration = Duration::from_secs(3);
 const GREEN_WITHIN: Duration = Duration::from_secs(5);
 const DOWN_FOR: Duration = Duration::from_secs(20);
 
-type Messages = Arc<Mutex<Vec<(Instant, Value)>>>;
-
 /// The instance's projector, telling its alerts to a listener of this test's.
-struct Listening {
-    messages: Messages,
-    server: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
+struct Listening(Hook);
 
 impl Listening {
     async fn start() -> Result<Self> {
-        let messages = Messages::default();
-        let got = Arc::clone(&messages);
-        let hook = move |Json(message): Json<Value>| {
-            got.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), message));
-            async {}
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/alerts", listener.local_addr()?);
-        let app = Router::new().route("/alerts", post(hook));
-        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        let hook = Hook::start().await?;
         let projector = Process::running("projector-run")?;
         projector.terminate().await?;
-        projector.start(&[("ALERT_WEBHOOK_URL", &url)])?;
+        projector.start(&[("ALERT_WEBHOOK_URL", &hook.url)])?;
         projector_ready().await?;
-        Ok(Self { messages, server })
+        Ok(Self(hook))
     }
 
     /// As it was before.
@@ -65,23 +44,16 @@ impl Listening {
         projector_ready().await
     }
 
-    fn all(&self) -> Vec<(Instant, Value)> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// When an alert was told first.
     fn told(&self, alert: &str, status: &str, read_model: Option<&str>) -> Option<(Instant, Value)> {
-        let is = |message: &Value| {
-            message["alert"] == alert && message["status"] == status && message["read_model"].as_str() == read_model
-        };
-        self.all().into_iter().find(|(_, message)| is(message))
+        self.0.told(alert, status, read_model)
     }
 
     /// Nobody is told that the projector is slow since then.
     fn nobody_blames_the_projector(&self, then: Instant) -> Result<()> {
         const BLAMES: [&str; 4] = ["read-model-late", "falls-behind", "partition-stopped", "no-host"];
         let blames = |m: &Value| m["status"] == "firing" && BLAMES.iter().any(|name| m["alert"] == *name);
-        let blame = self.all().into_iter().find(|(at, message)| *at > then && blames(message));
+        let blame = self.0.all().into_iter().find(|(at, message)| *at > then && blames(message));
         ensure!(blame.is_none(), "the projector is blamed: {blame:?}");
         Ok(())
     }

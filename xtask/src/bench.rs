@@ -24,6 +24,14 @@ const WARM_UP: LoadArgs =
 
 /// Builds it, runs it with `arguments` on a fresh instance `test`; its exit code is ours.
 pub(crate) async fn run(chosen: &Instance, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    // One event's way through the core, step by step: no servers.
+    if let [first, more @ ..] = arguments
+        && first == "event"
+    {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["bench", "--workspace", "--bench", "event", "--"]).args(more).current_dir(chosen.root());
+        return ended(cargo.status().await);
+    }
     let instance = Instance::new(chosen.settings().clone(), TEST)?;
     let _session = process::lock(&instance, "tests")?;
     // Built before the servers start: compilers and servers would compete for memory. Alone, since only this is built for release.

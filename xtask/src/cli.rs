@@ -76,7 +76,7 @@ enum Command {
         output: Output,
     },
     /// Measure the projector beside the limits of the same run, on a fresh instance `test` that is stopped afterwards, and
-    /// write docs/benchmarks.md; `./dev bench -- --help` lists what else there is
+    /// write docs/benchmarks.md; `./dev bench -- --help` lists what else there is; `event` times the steps of one event, without servers
     Bench {
         /// For `bench/`: `--orders 200000` for a million events
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -20,19 +20,6 @@ const THREADS: &str = "--test-threads=4";
 /// The long forms of the fault suite and of read-your-writes: too long for every run, so they are left out unless they are asked for.
 const LONG_FORM: &str = "long_form";
 
-/// The tests of rebuilds under load: minutes of steady reads and writes, which want a machine to themselves.
-const REBUILD: [&str; 9] = [
-    "a_new_read_model_is_taken_up_and_given_up_without_a_restart",
-    "a_naive_swap_is_noticed",
-    "a_rebuild_goes_on_after_its_job_and_its_host_were_killed",
-    "a_rebuild_is_held_back_paused_and_aborted",
-    "one_document_and_a_whole_read_model_are_made_anew",
-    "readers_notice_nothing_of_rebuilds_way_back_and_forward",
-    "what_does_badly_goes_back_by_itself_and_says_why",
-    "what_kafka_no_longer_has_comes_from_the_event_store",
-    "what_the_plan_did_not_announce_stops_the_swap",
-];
-
 /// Runs the tests with the environment of instance `test`; cargo's exit code is ours.
 ///
 /// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
@@ -54,10 +41,6 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
     let mut filter: Vec<&str> = arguments[split..].iter().skip(1).map(String::as_str).collect();
     if !filter.iter().any(|word| word.contains(LONG_FORM)) {
         filter.extend(["--skip", LONG_FORM]);
-    }
-
-    if !selection.contains(&"rebuild") {
-        filter.extend(REBUILD.iter().flat_map(|name| ["--skip", *name]));
     }
 
     // Built before the servers start, so that compilers and servers do not compete for memory; plain binaries too,

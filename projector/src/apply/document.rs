@@ -1,7 +1,7 @@
 //! One document, one event: the innermost step.
 
 use super::join;
-use crate::event::Envelope;
+use crate::event::{Envelope, SeenEvent};
 use crate::expr::{Object, Program, RunError, Value};
 use crate::projection::{ReadModelKind, Ttl};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
@@ -114,8 +114,8 @@ impl Stored {
         // The program may fail half way; then the fields must still be what they were.
         let kept = if program.can_fail() { self.fields.clone() } else { None };
         let mut document = Value::Object(self.fields.take().unwrap_or_default());
-        let mut seen = event.envelope.to_value(data.clone(), looked_up);
-        let result = program.run(&mut document, &mut seen).map_err(Poison::from).and_then(|_| match document {
+        let seen = SeenEvent::new(&event.envelope, data, looked_up);
+        let result = program.run(&mut document, &seen).map_err(Poison::from).and_then(|_| match document {
             Value::Object(fields) => Ok(Some(fields)),
             Value::Null => Ok(None),
             other => Err(Poison::NotADocument(other.kind_str().to_owned())),
@@ -171,7 +171,7 @@ pub(super) fn rows(
     looked_up: Option<&Object>,
 ) -> Result<Vec<Write>, Poison> {
     let mut document = Value::Object(Object::new());
-    program.run(&mut document, &mut event.envelope.to_value(data.clone(), looked_up))?;
+    program.run(&mut document, &SeenEvent::new(&event.envelope, data, looked_up))?;
     let values = match document {
         Value::Array(values) => values,
         Value::Null => Vec::new(),

@@ -88,6 +88,16 @@ pub(super) struct Item {
     pub(super) plan: Plan,
     /// Whether an earlier message was held when this one came.
     pub(super) beyond: bool,
+    /// Whether it was folded into a document here, for the first time as far as that document knows.
+    pub(super) applied: bool,
+    /// Whether it had a fold at all.
+    pub(super) folded: bool,
+}
+
+impl Item {
+    pub(super) fn new(delivery: Delivery, plan: Plan, beyond: bool) -> Self {
+        Self { delivery, plan, beyond, applied: false, folded: false }
+    }
 }
 
 /// See the module.
@@ -239,6 +249,9 @@ impl Lane {
             }
         }
         self.held.remove(&offset);
+        if self.held.is_empty() && self.beyond.is_empty() {
+            return self.pass(offset, reference);
+        }
         if let Some(reference) = reference {
             self.progress.beside(reference);
         }
@@ -246,17 +259,17 @@ impl Lane {
         let hole = self.held.first_key_value().map_or(i64::MAX, |(offset, _)| *offset);
         while let Some(first) = self.beyond.first_entry().filter(|first| *first.key() < hole) {
             let (offset, reference) = first.remove_entry();
-            match reference {
-                Some(reference) => {
-                    self.progress.handled(&reference, offset);
-                    self.progress.last = Some(occurrence(&reference));
-                }
-                None => {
-                    self.progress.passed(offset);
-                    self.progress.last = None;
-                }
-            }
+            self.pass(offset, reference.as_ref());
         }
+    }
+
+    /// Moves the prefix over a message.
+    fn pass(&mut self, offset: i64, reference: Option<&EventRef>) {
+        match reference {
+            Some(reference) => self.progress.handled(reference, offset),
+            None => self.progress.passed(offset),
+        }
+        self.progress.last = reference.map(occurrence);
     }
 
     fn has(&self, offset: i64) -> bool {
@@ -351,7 +364,7 @@ impl Admission<'_> {
                     return self.give_up(aggregate);
                 }
                 let beyond = self.held.len() > 1;
-                self.items.push(Item { delivery, plan: Plan::Hold, beyond });
+                self.items.push(Item::new(delivery, Plan::Hold, beyond));
             }
             Some(last) if reference.sequence <= last => {
                 let reason = format!("source order broken: {} comes after {last}", reference.sequence);
@@ -419,7 +432,7 @@ impl Admission<'_> {
         if matches!(plan, Plan::Park(_)) {
             self.parked.insert(delivery.aggregate());
         }
-        self.items.push(Item { delivery, plan, beyond });
+        self.items.push(Item::new(delivery, plan, beyond));
     }
 
     fn last(&self, aggregate: &Arc<str>) -> Option<i64> {

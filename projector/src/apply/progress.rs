@@ -95,7 +95,9 @@ impl Progress {
         }
         if event.tx_min > self.watermark {
             self.watermark = event.tx_min;
-            self.recent = self.recent.split_off(&(self.watermark, Arc::from(""), i64::MIN));
+            while self.recent.first().is_some_and(|(txid, _, _)| *txid < self.watermark) {
+                self.recent.pop_first();
+            }
         }
         self.beside(event);
     }

@@ -176,6 +176,10 @@ pub fn main() -> ExitCode {
     cli.logs.init();
     match execute(cli.verb) {
         Ok(code) => code,
+        Err(error) if cli.logs.is_json() => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("projector: {error:#}");
             ExitCode::FAILURE

@@ -71,8 +71,11 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             }
         }
     });
-    let name = format!("host, pid {}", std::process::id());
-    let monitor = alert::Monitor::new(name, control.clone(), before.clone(), args.kafka.clone(), &args.monitor)
+    let name = match &args.kafka.instance_id {
+        Some(id) => format!("host {id}, pid {}", std::process::id()),
+        None => format!("host, pid {}", std::process::id()),
+    };
+    let monitor = alert::Monitor::new(name.clone(), control.clone(), before.clone(), args.kafka.clone(), &args.monitor)
         .context("no alerts can be told")?;
     let config = HostConfig {
         kafka: args.kafka,
@@ -88,10 +91,10 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         kafka: config.kafka.clone(),
         decoder: Some(Arc::clone(&decoder)),
         event_store: config.event_store.clone(),
-        name: format!("host, pid {}", std::process::id()),
+        name,
         id: Uuid::now_v7(),
     };
-    let desk = Admin::new(site.clone(), before, args.connect_url, args.admin, args.admin_listen);
+    let desk = Admin::new(site.clone(), before, monitor.seen(), args.connect_url, args.admin, args.admin_listen);
     let desk = desk.map_err(anyhow::Error::msg)?;
     let host = Host::start(control, catalog, decoder, &config).await?;
     let keeper = CancellationToken::new();

@@ -25,7 +25,7 @@ pub struct EventType {
 pub struct Catalog {
     newest: BTreeMap<String, EventType>,
     readers: BTreeMap<(String, u32), Schema>,
-    upcasters: BTreeMap<(String, u32), Upcaster>,
+    upcasters: BTreeMap<String, BTreeMap<u32, Upcaster>>,
     tests: Vec<UpcasterTest>,
 }
 
@@ -99,7 +99,7 @@ impl Catalog {
         let stuck = catalog
             .readers
             .keys()
-            .find(|key| catalog.newest[&key.0].version > key.1 && !catalog.upcasters.contains_key(key));
+            .find(|key| catalog.newest[&key.0].version > key.1 && catalog.upcaster(&key.0, key.1).is_none());
         match stuck {
             Some((event, from)) => Err(CatalogError::NoUpcaster { event: event.clone(), from: *from }),
             None => Ok(catalog),
@@ -136,7 +136,7 @@ impl Catalog {
     /// What lifts this version of an event to a later one.
     #[must_use]
     pub fn upcaster(&self, event_type: &str, version: u32) -> Option<&Upcaster> {
-        self.upcasters.get(&(event_type.to_owned(), version))
+        self.upcasters.get(event_type)?.get(&version)
     }
 
     /// Lifts an event's data from `version` to the newest, one upcaster after the other.
@@ -187,7 +187,7 @@ impl Catalog {
                 expect: golden.expect,
             };
             self.tests.extend(file.tests.into_iter().map(test));
-            self.upcasters.insert((file.event, file.from), upcaster);
+            self.upcasters.entry(file.event).or_default().insert(file.from, upcaster);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The envelope: what the outbox row said beside its payload, carried as Kafka headers.
 
-use crate::expr::{Kind, Object, Value};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use std::borrow::Cow;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -21,18 +21,41 @@ pub struct EventRef {
     pub sequence: i64,
 }
 
+/// A header's name. Those of an event are known, so that a message needn't bring them along.
+pub type HeaderName = Cow<'static, str>;
+
+/// The headers that an event has; see `connectors/outbox.json`.
+const KNOWN: [&str; 10] = [
+    "id",
+    "event_type",
+    "schema_version",
+    "aggregate_type",
+    "sequence",
+    "epoch",
+    "txid",
+    "tx_min",
+    "occurred_at",
+    "metadata",
+];
+
 /// A message as raw as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Raw {
     /// The key.
     pub key: Option<Bytes>,
     /// The headers, in order.
-    pub headers: Vec<(String, Bytes)>,
+    pub headers: Vec<(HeaderName, Bytes)>,
     /// The value.
     pub payload: Option<Bytes>,
 }
 
 impl Raw {
+    /// A header's name, without a copy if it is a known one.
+    #[must_use]
+    pub fn header_name(name: &str) -> HeaderName {
+        KNOWN.iter().find(|known| **known == name).map_or_else(|| name.to_owned().into(), |known| (*known).into())
+    }
+
     /// A header's bytes.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
@@ -122,44 +145,6 @@ impl Envelope {
                 .to_utc(),
             metadata: header("metadata").and_then(|m| std::str::from_utf8(m).ok()).map(Into::into),
         })
-    }
-
-    /// What programs see as `%`, with the payload as `%data` and what was looked up for it.
-    #[must_use]
-    pub fn to_value(&self, data: Value, looked_up: Option<&Object>) -> Value {
-        let text = |s: &str| Value::from(s);
-        let mut seen = Object::from([
-            ("id".into(), text(&self.id.to_string())),
-            ("type".into(), text(&self.event_type)),
-            ("version".into(), Value::Integer(i64::from(self.schema_version))),
-            ("aggregate_type".into(), text(&self.aggregate_type)),
-            ("aggregate_id".into(), text(&self.reference.aggregate_id)),
-            ("sequence".into(), Value::Integer(self.reference.sequence)),
-            ("occurred_at".into(), Value::Timestamp(self.occurred_at)),
-            ("data".into(), data),
-        ]);
-        seen.extend(looked_up.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
-        Value::Object(seen)
-    }
-
-    /// The type of [`Envelope::to_value`] for a payload of type `data`.
-    #[must_use]
-    pub fn kind(data: Kind) -> Kind {
-        Self::kind_with(data, [])
-    }
-
-    /// [`Envelope::kind`] with what is looked up.
-    pub fn kind_with<'a>(data: Kind, looked_up: impl IntoIterator<Item = (&'a str, Kind)>) -> Kind {
-        let fields = crate::expr::Collection::empty()
-            .with_known("id", Kind::bytes())
-            .with_known("type", Kind::bytes())
-            .with_known("version", Kind::integer())
-            .with_known("aggregate_type", Kind::bytes())
-            .with_known("aggregate_id", Kind::bytes())
-            .with_known("sequence", Kind::integer())
-            .with_known("occurred_at", Kind::timestamp())
-            .with_known("data", data);
-        Kind::object(looked_up.into_iter().fold(fields, |fields, (name, kind)| fields.with_known(name, kind)))
     }
 }
 

@@ -5,13 +5,15 @@ mod catalog;
 mod envelope;
 mod node;
 mod registry;
+mod seen;
 mod typed;
 mod upcast;
 
 pub use avro::{AvroError, Shape};
 pub use catalog::{Catalog, CatalogError, EventType};
-pub use envelope::{Envelope, EnvelopeError, EventRef, Raw};
+pub use envelope::{Envelope, EnvelopeError, EventRef, HeaderName, Raw};
 pub use node::Node;
 pub use registry::{DecodeError, Decoder};
+pub use seen::SeenEvent;
 pub use typed::{Mismatch, Sample};
 pub use upcast::{Upcaster, UpcasterTest};

@@ -12,7 +12,7 @@ use apache_avro::Schema;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use serde_json::Value as Json;
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Why an event's payload couldn't be read.
@@ -60,12 +60,11 @@ impl DecodeError {
 }
 
 /// What a schema id stands for.
-#[derive(Clone)]
 enum Form {
     /// The event itself.
-    Event(Arc<Shape>),
+    Event(Shape),
     /// Something that Connect made of JSON.
-    Connects(Arc<Shape>),
+    Connects(Shape),
 }
 
 /// Whether a schema was made by one of Connect's converters: of a text, or of JSON that the connector has expanded. They leave
@@ -100,24 +99,37 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError`].
     pub async fn decode(&self, event: &Envelope, payload: &[u8]) -> Result<Value, DecodeError> {
-        let data = match payload {
-            [0, a, b, c, d, datum @ ..] => {
-                let id = u32::from_be_bytes([*a, *b, *c, *d]);
-                let known = self.forms.read().ok().and_then(|forms| forms.get(&id).cloned());
-                let form = match known {
-                    Some(form) => form,
-                    None => self.fetch(id, event).await?,
-                };
+        if let Some(decoded) = self.decode_known(event, payload) {
+            return decoded;
+        }
+        if let Some((id, _)) = schema_id(payload) {
+            self.fetch(id, event).await?;
+        }
+        self.decode_known(event, payload).unwrap_or(Err(DecodeError::WireFormat))
+    }
+
+    /// [`Decoder::decode`], as long as the registry hasn't to be asked for the payload's schema: then none.
+    #[must_use]
+    pub fn decode_known(&self, event: &Envelope, payload: &[u8]) -> Option<Result<Value, DecodeError>> {
+        let data = match schema_id(payload) {
+            Some((id, datum)) => {
+                let forms = self.forms.read().unwrap_or_else(PoisonError::into_inner);
                 let avro = |error| DecodeError::Avro { id, error };
-                match form {
-                    Form::Event(shape) => shape.read(datum).map_err(avro)?,
-                    Form::Connects(shape) => self.of_json(event, json::to_json(&shape.read(datum).map_err(avro)?))?,
+                match forms.get(&id)? {
+                    Form::Event(shape) => shape.read(datum).map_err(avro),
+                    Form::Connects(shape) => {
+                        shape.read(datum).map_err(avro).and_then(|value| self.of_json(event, json::to_json(&value)))
+                    }
                 }
             }
-            text => self.of_json(event, serde_json::from_slice(text).map_err(|_| DecodeError::WireFormat)?)?,
+            None => serde_json::from_slice(payload)
+                .map_err(|_| DecodeError::WireFormat)
+                .and_then(|json| self.of_json(event, json)),
         };
-        let lifted = self.catalog.lift(&event.event_type, event.schema_version, data);
-        lifted.map_err(|(version, error)| DecodeError::Upcast(version, error))
+        Some(data.and_then(|data| {
+            let lifted = self.catalog.lift(&event.event_type, event.schema_version, data);
+            lifted.map_err(|(version, error)| DecodeError::Upcast(version, error))
+        }))
     }
 
     /// An event's data from JSON, or from a text that holds JSON.
@@ -140,7 +152,7 @@ impl Decoder {
         self.catalog.reader(&event.event_type, event.schema_version).ok_or_else(unknown)
     }
 
-    async fn fetch(&self, id: u32, event: &Envelope) -> Result<Form, DecodeError> {
+    async fn fetch(&self, id: u32, event: &Envelope) -> Result<(), DecodeError> {
         let unusable = |reason: String| DecodeError::Schema { id, reason };
         let registered = get_schema_by_id(id, &self.registry)
             .await
@@ -149,17 +161,22 @@ impl Decoder {
         let name = writer.name().map(|name| name.name().to_owned()).unwrap_or_default();
         let form = if name == *event.event_type {
             let shape = Shape::resolve(&writer, self.reader(event)?).map_err(|e| unusable(e.to_string()))?;
-            Form::Event(Arc::new(shape))
+            Form::Event(shape)
         } else if is_connects(&writer, &registered.schema) {
-            Form::Connects(Arc::new(Shape::new(&writer).map_err(|e| unusable(e.to_string()))?))
+            Form::Connects(Shape::new(&writer).map_err(|e| unusable(e.to_string()))?)
         } else {
             return Err(unusable(format!("it is of `{name}`, but the event's header says `{}`", event.event_type)));
         };
-        if let Ok(mut forms) = self.forms.write() {
-            forms.insert(id, form.clone());
-        }
-        Ok(form)
+        self.forms.write().unwrap_or_else(PoisonError::into_inner).insert(id, form);
+        Ok(())
     }
+}
+
+/// The schema's id and the datum of a payload in the registry's wire format.
+fn schema_id(payload: &[u8]) -> Option<(u32, &[u8])> {
+    let (head, datum) = payload.split_first_chunk::<5>()?;
+    let [0, id @ ..] = *head else { return None };
+    Some((u32::from_be_bytes(id), datum))
 }
 
 /// Gives what JSON leaves out its default.

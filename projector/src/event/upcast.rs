@@ -119,7 +119,7 @@ impl Upcaster {
     /// # Errors
     /// [`RunError`]: the data is then of no use.
     pub fn lift(&self, mut data: Value) -> Result<Value, RunError> {
-        self.program.run(&mut data, &mut Value::Object(crate::expr::Object::new()))?;
+        self.program.run(&mut data, &Value::Null)?;
         Ok(data)
     }
 }

@@ -1,15 +1,15 @@
 //! Compiling a program against known types, and running it.
 
+use super::target::{Fields, Sides};
 use super::{Kind, Value, check, functions, rewrite};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use vrl::compiler::runtime::{Runtime, Terminate};
 use vrl::compiler::state::{ExternalEnv, LocalEnv};
-use vrl::compiler::{CompileConfig, Compiler as Engine, Function, TargetValueRef, TimeZone, TypeState};
+use vrl::compiler::{CompileConfig, Compiler as Engine, Function, TimeZone, TypeState};
 use vrl::diagnostic::{DiagnosticList, DiagnosticMessage};
 use vrl::parser::parse;
 use vrl::path::{OwnedSegment, PathPrefix};
-use vrl::value::Secrets;
 
 /// One finding in a program's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,9 +124,8 @@ impl Program {
     ///
     /// # Errors
     /// [`RunError`]; `document` may then be half changed.
-    pub fn run(&self, document: &mut Value, event: &mut Value) -> Result<Value, RunError> {
-        let mut secrets = Secrets::new();
-        let mut target = TargetValueRef { value: document, metadata: event, secrets: &mut secrets };
+    pub fn run(&self, document: &mut Value, event: &dyn Fields) -> Result<Value, RunError> {
+        let mut target = Sides { document, event };
         Runtime::default().resolve(&mut target, &self.inner, &TimeZone::Named(chrono_tz::UTC)).map_err(
             |stop| match stop {
                 Terminate::Abort(error) => RunError::Aborted(error.to_string()),
@@ -145,6 +144,17 @@ impl Program {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Whether the program reads this field of the document.
+    #[must_use]
+    pub fn reads_own(&self, name: &str) -> bool {
+        let paths = self.inner.info().target_queries.iter().filter(|path| path.prefix == PathPrefix::Event);
+        paths.map(|path| path.path.segments.first()).any(|first| match first {
+            Some(OwnedSegment::Field(field)) => field.as_str() == name,
+            // All of it at once.
+            _ => true,
+        })
     }
 
     /// The event's fields that the program reads, by their first name.
@@ -216,8 +226,8 @@ mod tests {
     fn a_program_changes_the_document_and_reads_the_event() {
         let program = compile(".total = %data.total * 2\n.seq = %sequence").unwrap();
         let mut document = Value::Object(Object::new());
-        let mut event = vrl::value!({"data": {"total": 21}, "sequence": 3});
-        program.run(&mut document, &mut event).unwrap();
+        let event = vrl::value!({"data": {"total": 21}, "sequence": 3});
+        program.run(&mut document, &event).unwrap();
         assert_eq!(document, vrl::value!({"total": 42, "seq": 3}));
         assert!(program.document().as_object().unwrap().known().get(&"total".into()).unwrap().is_integer());
     }
@@ -227,6 +237,20 @@ mod tests {
         let set = compile(".total = %data.total\n.a = { \"b\": 1 }\n.a.b = 2\nx = .total").unwrap().sets().unwrap();
         assert_eq!(set, ["a".to_owned(), "total".to_owned()].into());
         assert_eq!(compile(". = [{ \"a\": 1 }]").unwrap().sets(), None, "the whole document");
+    }
+
+    #[test]
+    fn what_a_program_reads_is_known() {
+        let program = |source| compile(source).unwrap();
+        for source in [
+            ".total = 1\n.a = .total",
+            ".total = { \"a\": 1 }\nx = .total.a\n.b = x",
+            ".total = 1\n.a = [1]\nfor_each([1]) -> |_i, v| { .b = .total + v }",
+            ".total = 1\nx = .\n.b = x",
+        ] {
+            assert!(program(source).reads_own("total"), "{source}");
+        }
+        assert!(!program(".total = %data.total\n.b = 1\n.c = .b").reads_own("total"));
     }
 
     #[test]
@@ -240,7 +264,7 @@ mod tests {
     fn a_field_that_may_be_missing_is_asked_for_on_purpose() {
         let program = compile(".name = %data.name ?? %data.nick ?? \"nobody\"\n.n = (int(.n) ?? 0) + 1").unwrap();
         let mut document = Value::Object(Object::new());
-        program.run(&mut document, &mut vrl::value!({"data": {"total": 1, "name": null}})).unwrap();
+        program.run(&mut document, &vrl::value!({"data": {"total": 1, "name": null}})).unwrap();
         assert_eq!(document, vrl::value!({"name": "nobody", "n": 1}));
         let fields = program.document().as_object().unwrap().known();
         assert!(fields.get(&"name".into()).unwrap().is_bytes(), "{}", program.document());

@@ -1,8 +1,9 @@
 //! Values as JSON and back. JSON has no timestamps, so reading needs the type that was inferred for the document.
 
-use super::{Kind, Object, Value};
+use super::{Field, KeyString, Kind, Object, Value};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
+use std::cell::LazyCell;
 
 /// RFC 3339 in UTC with exactly six digits, the one textual form of a time in every store and answer.
 pub fn time_text(at: &DateTime<Utc>) -> String {
@@ -48,10 +49,10 @@ pub fn from_json(json: Json, kind: &Kind) -> Value {
             Value::from(text)
         }
         Json::Array(items) => {
-            let inner = kind.as_array().map_or_else(Kind::any, |c| c.unknown_kind());
-            let known = kind.as_array().map(|c| c.known().clone()).unwrap_or_default();
-            let items = items.into_iter().enumerate();
-            Value::Array(items.map(|(i, v)| from_json(v, known.get(&i.into()).unwrap_or(&inner))).collect())
+            let array = kind.as_array();
+            let inner = array.map_or_else(Kind::any, |c| c.unknown_kind());
+            let known = |i: usize| array.and_then(|c| c.known().get(&i.into())).unwrap_or(&inner);
+            Value::Array(items.into_iter().enumerate().map(|(i, item)| from_json(item, known(i))).collect())
         }
         Json::Object(map) => Value::Object(object_from_json(map, kind)),
     }
@@ -60,12 +61,12 @@ pub fn from_json(json: Json, kind: &Kind) -> Value {
 /// [`from_json`] for a whole document.
 pub fn object_from_json(map: serde_json::Map<String, Json>, kind: &Kind) -> Object {
     let fields = kind.as_object();
-    let unknown = fields.map_or_else(Kind::any, |c| c.unknown_kind());
+    // Types are large: one that isn't needed isn't made.
+    let unknown = LazyCell::new(|| fields.map_or_else(Kind::any, |c| c.unknown_kind()));
     map.into_iter()
         .map(|(name, value)| {
-            let key = super::KeyString::from(name);
-            let kind =
-                fields.and_then(|c| c.known().get(&vrl::value::kind::Field::from(key.as_str()))).unwrap_or(&unknown);
+            let key = KeyString::from(name);
+            let kind = fields.and_then(|c| c.known().get(&Field::from(key.as_str()))).unwrap_or_else(|| &unknown);
             let value = from_json(value, kind);
             (key, value)
         })

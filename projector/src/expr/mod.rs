@@ -11,9 +11,11 @@ mod functions;
 pub mod json;
 mod lineage;
 mod rewrite;
+mod target;
 
 pub use check::distance;
 pub use compile::{Compiler, Diagnostic, Program, Reason, RunError};
 pub use lineage::{Flow, flows};
+pub use target::Fields;
 pub use vrl::value::kind::{Collection, Field};
 pub use vrl::value::{KeyString, Kind, ObjectMap as Object, Value};

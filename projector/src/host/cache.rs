@@ -42,24 +42,20 @@ impl Cache {
         Self { documents: HashMap::new(), bytes: 0, share }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Stored> {
-        self.documents.get(key).map(|(document, _)| document)
+    pub(super) fn take(&mut self, key: &str) -> Option<Stored> {
+        let (document, bytes) = self.documents.remove(key)?;
+        self.bytes -= bytes;
+        Some(document)
     }
 
     pub(super) fn put(&mut self, key: String, document: Stored) {
-        self.forget(&key);
+        self.take(&key);
         let bytes = key.len() + size(&document);
         if self.bytes + bytes > self.share.bytes() {
             self.clear();
         }
         self.bytes += bytes;
         self.documents.insert(key, (document, bytes));
-    }
-
-    pub(super) fn forget(&mut self, key: &str) {
-        if let Some((_, bytes)) = self.documents.remove(key) {
-            self.bytes -= bytes;
-        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -103,16 +99,16 @@ mod tests {
                 cache.put(i.to_string(), document(10_000));
                 assert!(cache.bytes <= HOST_BYTES / 4, "a quarter each, and one the host's");
             }
-            assert!(cache.get("999").is_some());
+            assert!(cache.take("999").is_some());
         }
         let [mut last, ..] = caches;
         last.clear();
-        assert_eq!((last.bytes, last.get("999").is_some()), (0, false));
+        assert_eq!((last.bytes, last.take("999").is_some()), (0, false));
         last.put("a".into(), document(10));
         last.put("a".into(), document(20));
-        last.forget("a");
-        assert_eq!(last.bytes, 0, "what is replaced or forgotten counts no longer");
+        last.take("a");
+        assert_eq!(last.bytes, 0, "what is replaced or taken counts no longer");
         last.put("vast".into(), document(HOST_BYTES));
-        assert!(last.get("vast").is_some(), "the last one is kept whatever its size");
+        assert!(last.take("vast").is_some(), "the last one is kept whatever its size");
     }
 }

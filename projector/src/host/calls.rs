@@ -1,15 +1,15 @@
 //! Calls to the store, the registry and the control store, each tried again for as long as the other side is away.
 
+use super::read::Reader;
 use super::retry::Backoff;
 use super::stats::Stats;
 use super::{HostError, Lookups};
 use crate::apply::{Delivery, Event, Question};
 use crate::control::ControlError;
-use crate::event::{Decoder, Envelope, Raw};
+use crate::event::{Envelope, Raw};
 use crate::expr::Object;
-use crate::projection::Compiled;
 use crate::sink::{Sink, SinkError};
-use futures::future::{BoxFuture, FutureExt as _};
+use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Calls {
     pub(super) generation: String,
     pub(super) sink: Arc<dyn Sink>,
-    pub(super) decoder: Arc<Decoder>,
-    pub(super) compiled: Arc<Compiled>,
+    pub(super) reader: Reader,
     pub(super) lookups: Arc<Lookups>,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: CancellationToken,
@@ -60,25 +59,26 @@ impl Calls {
         Ok(answers)
     }
 
-    /// Reads a message, payload included where the projection takes its event.
+    /// Reads a message, and asks the registry if it must.
     pub(super) async fn read(&self, offset: i64, raw: Raw) -> Result<Delivery, HostError> {
-        let envelope = match Envelope::read(raw.key.as_deref(), |name| raw.header(name)) {
-            Ok(envelope) => envelope,
-            Err(error) => return Ok(Delivery { offset, raw, event: Err(error.to_string()) }),
+        if let Some(event) = self.reader.read(&raw) {
+            return Ok(Delivery { offset, raw, event });
+        }
+        let event = match Envelope::read(raw.key.as_deref(), |name| raw.header(name)) {
+            Ok(envelope) => {
+                let payload = raw.payload.as_deref().unwrap_or_default();
+                let away = |error: &crate::event::DecodeError| error.is_transient();
+                let call = || -> BoxFuture<'_, _> { Box::pin(self.reader.decoder.decode(&envelope, payload)) };
+                let data = self.until_answered("schema registry", away, call).await;
+                Ok(Event { envelope, data: Some(data.map_err(|error| error.to_string())) })
+            }
+            Err(error) => Err(error.to_string()),
         };
-        let data = if self.compiled.program(&envelope.event_type).is_some() {
-            let payload = raw.payload.as_deref().unwrap_or_default();
-            let away = |error: &crate::event::DecodeError| error.is_transient();
-            let call = || -> BoxFuture<'_, _> { Box::pin(self.decoder.decode(&envelope, payload)) };
-            Some(self.until_answered("schema registry", away, call).await.map_err(|error| error.to_string()))
-        } else {
-            None
-        };
-        Ok(Delivery { offset, raw, event: Ok(Event { envelope, data }) })
+        Ok(Delivery { offset, raw, event })
     }
 
     pub(super) fn store_name(&self) -> &'static str {
-        self.compiled.projection.store.name()
+        self.reader.compiled.projection.store.name()
     }
 
     async fn until_answered<'a, T, E: std::fmt::Display>(
@@ -87,18 +87,9 @@ impl Calls {
         is_away: impl Fn(&E) -> bool,
         call: impl Fn() -> BoxFuture<'a, Result<T, E>>,
     ) -> Result<T, E> {
-        let (mut backoff, mut waiting) = (Backoff::default(), None);
+        let (mut backoff, waiting) = (Backoff::default(), self.stats.call(on));
         loop {
-            let mut calling = call();
-            // Most payloads are read without asking anybody: what is there at once is no call that could hang.
-            let answer = match (&mut calling).now_or_never() {
-                Some(answer) => answer,
-                None => {
-                    waiting.get_or_insert_with(|| self.stats.call(on));
-                    calling.await
-                }
-            };
-            match answer {
+            match call().await {
                 Ok(answer) => {
                     if backoff.tries() > 0 {
                         tracing::info!(generation = self.generation, tries = backoff.tries(), "back");
@@ -109,7 +100,7 @@ impl Calls {
                 }
                 Err(error) if is_away(&error) && !self.stop.is_cancelled() => {
                     let said = error.to_string();
-                    waiting.get_or_insert_with(|| self.stats.call(on)).failed(&said);
+                    waiting.failed(&said);
                     self.stats.measures.retries.inc();
                     self.failed(&said, backoff.tries());
                     tokio::time::sleep(backoff.next_pause()).await;

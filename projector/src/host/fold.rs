@@ -32,7 +32,7 @@ impl Folding {
         let apart = |work: &mut dyn FnMut()| if large { tokio::task::block_in_place(work) } else { work() };
         let started = Instant::now();
         self.wrote = None;
-        let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.compiled), Some(parts), None);
+        let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.reader.compiled), Some(parts), None);
         apart(&mut || begun = parts.take().map(|parts| Batch::new(Arc::clone(&compiled), parts)));
         let Some(mut batch) = begun else { return Ok(Finished::default()) };
         let questions = batch.questions();
@@ -43,7 +43,7 @@ impl Folding {
             for (search, found) in self.search(batch.searches()).await? {
                 batch.found(&search, found);
             }
-            let (mut loaded, mut writes) = (self.load(&batch.keys()).await?, Vec::new());
+            let (mut loaded, mut writes) = (self.load(batch.keys()).await?, Vec::new());
             let folding = Instant::now();
             apart(&mut || writes = batch.fold(std::mem::take(&mut loaded)));
             let measures = &self.calls.stats.measures;
@@ -68,7 +68,8 @@ impl Folding {
             let measures = &self.calls.stats.measures;
             measures.write_seconds.observe(writing.elapsed().as_secs_f64());
             measures.conflicts.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Stale)).count() as u64);
-            self.remember(&writes, &outcomes);
+            // The sink has answered, and dropped its share of them.
+            self.remember(Arc::unwrap_or_clone(writes), &outcomes);
             batch.answered(outcomes);
         }
         tracing::debug!(generation = self.calls.generation, ms = started.elapsed().as_millis(), "batch written");
@@ -92,11 +93,14 @@ impl Folding {
     }
 
     /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
-    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, HostError> {
-        let missing: Vec<String> = keys.iter().filter(|key| self.cache.get(key).is_none()).cloned().collect();
+    async fn load(&mut self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, HostError> {
+        // What we have is taken out of the cache: it comes back with the answer to its write.
+        let mut known: Vec<Option<Stored>> = keys.iter().map(|key| self.cache.take(key)).collect();
+        let (all, is_missing) = (keys.len(), known.iter().map(Option::is_none));
+        let missing: Vec<String> = keys.into_iter().zip(is_missing).filter_map(|(key, is)| is.then_some(key)).collect();
         let (mut loaded, measures, loading) = (Vec::new(), &self.calls.stats.measures, Instant::now());
         measures.cache_misses.inc_by(missing.len() as u64);
-        measures.cache_hits.inc_by((keys.len() - missing.len()) as u64);
+        measures.cache_hits.inc_by((all - missing.len()) as u64);
         for missing in missing.chunks(LOAD_MAX) {
             let missing = Arc::new(missing.to_vec());
             let more = self.calls.store(|sink| {
@@ -109,18 +113,20 @@ impl Folding {
             measures.load_seconds.observe(loading.elapsed().as_secs_f64());
         }
         let mut loaded = loaded.into_iter();
-        Ok(keys.iter().map(|key| self.cache.get(key).cloned().or_else(|| loaded.next().flatten())).collect())
+        known.iter_mut().filter(|known| known.is_none()).for_each(|known| *known = loaded.next().flatten());
+        Ok(known)
     }
 
-    fn remember(&mut self, writes: &[Write], outcomes: &[Outcome]) {
+    fn remember(&mut self, writes: Vec<Write>, outcomes: &[Outcome]) {
         // Facts are never loaded. A join's guarantee is that it looks at the store after it has written.
-        if matches!(self.calls.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
+        if matches!(self.calls.reader.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
             return;
         }
-        for (write, outcome) in writes.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Written => self.cache.put(write.key.clone(), write.stored()),
-                Outcome::Stale | Outcome::Rejected(_) => self.cache.forget(&write.key),
+        for (write, outcome) in writes.into_iter().zip(outcomes) {
+            // Of what the store has in another form than we know nothing is kept.
+            if *outcome == Outcome::Written {
+                let Write { key, version, fields, state, .. } = write;
+                self.cache.put(key, Stored { version, fields, state });
             }
         }
     }

@@ -68,7 +68,8 @@ impl Letters {
         let letters = self.calls.control(|| Box::pin(control.letters(id, partition, aggregate, LETTERS_MAX))).await?;
         let (mut deliveries, mut notes) = (Vec::new(), Vec::new());
         for letter in &letters {
-            let headers = letter.headers.iter().map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value)));
+            let headers =
+                letter.headers.iter().map(|(name, value)| (Raw::header_name(name), Bytes::copy_from_slice(value)));
             let raw = Raw {
                 key: letter.key.as_deref().map(Bytes::copy_from_slice),
                 headers: headers.collect(),
@@ -126,7 +127,7 @@ impl Letters {
             aggregate_id: delivery.aggregate().to_string(),
             sequence: envelope.map(|envelope| envelope.reference.sequence),
             event_type: envelope.map(|envelope| envelope.event_type.to_string()),
-            headers: raw.headers.iter().map(|(name, value)| (name.clone(), value.to_vec())).collect(),
+            headers: raw.headers.iter().map(|(name, value)| (name.clone().into_owned(), value.to_vec())).collect(),
             key: raw.key.as_ref().map(|key| key.to_vec()),
             payload: raw.payload.as_ref().map(|payload| payload.to_vec()),
             tries: if reason.is_some() { i32::try_from(crate::apply::TRIES).unwrap_or(i32::MAX) } else { 0 },

@@ -18,6 +18,7 @@ mod orders;
 mod past;
 mod present;
 mod publisher;
+mod read;
 mod retry;
 mod saver;
 mod stats;
@@ -33,6 +34,7 @@ use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
 use crate::source::{KafkaConfig, KafkaSource, Queued, Room, SourceError};
 use orders::Orders;
 use publisher::Publisher;
+use read::Reader;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -218,13 +220,15 @@ impl Host {
         let group = format!("projector.{}", generation.id());
         // For as long as this host runs: what was replayed keeps its room when it becomes live.
         let room = if orders.replaying { REPLAY_ROOM } else { LIVE_ROOM };
-        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), room)?;
+        let reader = Reader { compiled: Arc::new(compiled), decoder: Arc::clone(&self.decoder) };
+        let (compiled, reading) = (Arc::clone(&reader.compiled), reader.clone());
+        let read = Box::new(move |raw: &_| reading.read(raw));
+        let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), room, read)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
         tracing::info!(generation = generation.id(), state = generation.state, kind, store, "running");
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
-        let compiled = Arc::new(compiled);
         let limits = &compiled.projection.limits;
         let promise = Promise {
             lag_max: Duration::from_millis(limits.lag_ms_max.into()),
@@ -235,10 +239,9 @@ impl Host {
         let lookups = Arc::new(Lookups::new(Arc::clone(&compiled), self.control.clone(), catalog, stores));
         let worker = Worker::new(Setup {
             generation: generation.clone(),
-            compiled,
+            reader,
             lookups,
             sink,
-            decoder: Arc::clone(&self.decoder),
             source: source.clone(),
             publisher: self.publisher.clone(),
             control: self.control.clone(),

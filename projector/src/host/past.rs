@@ -10,6 +10,7 @@ use super::cache::Share;
 use super::calls::Calls;
 use super::fold::Folding;
 use super::letters::Letters;
+use super::read::Reader;
 use super::stats::Stats;
 use super::{HostError, Lookups};
 use crate::apply::{Delivery, Finished, Lane, Part, Partition};
@@ -63,8 +64,7 @@ impl Past {
         let calls = Calls {
             generation: generation.id(),
             sink: Arc::clone(&sink),
-            decoder,
-            compiled,
+            reader: Reader { compiled, decoder },
             lookups: Arc::new(lookups),
             stats: Arc::<Stats>::default(),
             stop: CancellationToken::new(),

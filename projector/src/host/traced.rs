@@ -63,9 +63,19 @@ fn command(envelope: &Envelope) -> Option<SpanContext> {
         #[serde(borrow)]
         traceparent: Cow<'a, str>,
     }
-    let metadata = envelope.metadata.as_deref().filter(|text| text.contains("\"traceparent\""))?;
+    let metadata = envelope.metadata.as_deref().filter(|text| may_be_kept(text))?;
     let Metadata { traceparent } = serde_json::from_str(metadata).ok()?;
     telemetry::sampled(&traceparent)
+}
+
+/// Whether metadata may name a trace that is kept. Nearly none does, and each event is asked: so this looks at the text where it is as
+/// W3C's standard writes it (`00-<trace>-<span>-<flags>`), and leaves the rest to whoever reads the JSON.
+fn may_be_kept(metadata: &str) -> bool {
+    let Some((_, rest)) = metadata.split_once("\"traceparent\"") else { return false };
+    let value = rest.trim_start_matches([':', ' ', '"']).as_bytes();
+    let flags = value.get(52..56).filter(|end| value.starts_with(b"00-") && end[0] == b'-' && end[3] == b'"');
+    let kept = |digit: u8| char::from(digit).to_digit(16).is_none_or(|flags| flags & 1 == 1);
+    flags.is_none_or(|end| kept(end[2]))
 }
 
 impl Following {
@@ -181,4 +191,27 @@ fn is_first(id: Uuid) -> bool {
     }
     shown.push_back(id);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_be_kept;
+
+    #[test]
+    fn only_what_is_surely_not_kept_is_passed_over() {
+        const SPAN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
+        for (flags, kept) in [("01", true), ("00", false), ("03", true), ("02", false), ("ff", true), ("0z", true)] {
+            for (before, colon) in [("", ":"), (r#""actor":"a","#, ": ")] {
+                let metadata = format!(r#"{{{before}"traceparent"{colon}"{SPAN}{flags}","more":1}}"#);
+                assert_eq!(may_be_kept(&metadata), kept, "{metadata}");
+            }
+        }
+        assert!(!may_be_kept(r#"{"actor":"a"}"#));
+        // Written otherwise: the JSON tells.
+        for metadata in
+            [r#"{"traceparent":"\u00300-4b"}"#, r#"{"traceparent":7}"#, r#"{"traceparent":"01-4b-00-00-x"}"#]
+        {
+            assert!(may_be_kept(metadata), "{metadata}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
 mod anew;
+mod lost;
 mod standstill;
 
 use super::cache::Share;
@@ -9,14 +10,13 @@ use super::fold::Folding;
 use super::letters::Letters;
 use super::orders::Orders;
 use super::publisher::Publisher;
+use super::read::Reader;
 use super::saver::Saver;
 use super::stats::Stats;
 use super::traced::{self, Following, Unseen};
 use super::{HostError, Lookups};
-use crate::apply::{Finished, Lane, Part, Partition, Progress, occurrence};
+use crate::apply::{Delivery, Finished, Lane, Part, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
-use crate::event::Decoder;
-use crate::projection::Compiled;
 use crate::sink::{Sink, SinkError};
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
@@ -103,10 +103,9 @@ struct Refreshing {
 /// What an owner is given.
 pub(super) struct Setup {
     pub(super) generation: Generation,
-    pub(super) compiled: Arc<Compiled>,
+    pub(super) reader: Reader,
     pub(super) lookups: Arc<Lookups>,
     pub(super) sink: Arc<dyn Sink>,
-    pub(super) decoder: Arc<Decoder>,
     pub(super) source: KafkaSource,
     pub(super) publisher: Publisher,
     pub(super) control: Control,
@@ -148,8 +147,7 @@ impl Worker {
         let calls = Calls {
             generation: setup.generation.id(),
             sink: Arc::clone(&setup.sink),
-            decoder: Arc::clone(&setup.decoder),
-            compiled: Arc::clone(&setup.compiled),
+            reader: setup.reader.clone(),
             lookups: Arc::clone(&setup.lookups),
             stats: Arc::clone(&setup.stats),
             stop: setup.stop.clone(),
@@ -217,7 +215,8 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let batch_max = self.setup.orders.borrow().batch_max(self.setup.compiled.projection.limits.batch_max.into());
+        let batch_max =
+            self.setup.orders.borrow().batch_max(self.setup.reader.compiled.projection.limits.batch_max.into());
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
@@ -266,16 +265,7 @@ impl Worker {
         let next = owned.lane.progress().next_offset.max(next);
         if message.offset >= next {
             if verify && message.offset > next {
-                let reason = format!(
-                    "messages {next} to {} were deleted before they were handled: the topic's retention is shorter than this read model \
-                     was behind; rebuild it from the event store",
-                    message.offset - 1
-                );
-                return Err(HostError::Lost {
-                    generation: self.calls.generation.clone(),
-                    partition: message.partition.clone(),
-                    reason,
-                });
+                self.stand_before_lost(next, message)?;
             }
             return Ok(());
         }
@@ -385,7 +375,10 @@ impl Worker {
         for (partition, messages) in messages {
             let mut deliveries = Vec::with_capacity(messages.len());
             for message in messages {
-                let delivery = self.calls.read(message.offset, message.raw).await?;
+                let delivery = match message.event {
+                    Some(event) => Delivery { offset: message.offset, raw: message.raw, event },
+                    None => self.calls.read(message.offset, message.raw).await?,
+                };
                 following.note(&partition, &delivery, message.sent_ms);
                 deliveries.push(delivery);
                 // Reading a large batch takes a while; others are due.
@@ -404,7 +397,7 @@ impl Worker {
             traced::keep(&mut self.traced, unseen);
         }
         self.settle(finished).await?;
-        let limits = &self.setup.compiled.projection.limits;
+        let limits = &self.setup.reader.compiled.projection.limits;
         let wait = Duration::from_millis(limits.batch_wait_ms.into());
         let pause = self.setup.orders.borrow().pause_after(size, limits.batch_max.into(), began.elapsed());
         self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
@@ -422,7 +415,7 @@ impl Worker {
     }
 
     /// A partition's share of a batch; its lane goes with it until the batch is settled.
-    fn part(&mut self, partition: Partition, deliveries: Vec<crate::apply::Delivery>) -> (Partition, Part) {
+    fn part(&mut self, partition: Partition, deliveries: Vec<Delivery>) -> (Partition, Part) {
         let minute_ago = Instant::now().checked_sub(Duration::from_secs(60));
         while self.poison.front().is_some_and(|at| minute_ago.is_some_and(|ago| *at < ago)) {
             self.poison.pop_front();
@@ -591,7 +584,9 @@ impl Worker {
             if let Some(stopped) = owned.stopped.as_mut().filter(|s| !s.rewinding && s.retry_at <= now) {
                 stopped.rewinding = true;
                 owned.lane.accept(Arc::clone(&accepted));
-                self.setup.source.rewind(partition.clone(), owned.lane.progress().next_offset);
+                // What is to be verified comes first, as after an assignment.
+                let from = owned.lane.progress().next_offset - i64::from(owned.verify);
+                self.setup.source.rewind(partition.clone(), from);
             }
         }
         Ok(())

@@ -42,6 +42,7 @@ fn page(watched: &[Watched], seen: &Seen) -> Page {
     metrics::host(&mut page, watched);
     let report = seen.report();
     page.whole(Metric::MonitorLeader, &[], i64::from(report.is_some()));
+    page.whole(Metric::ControlStoreUp, &[], i64::from(seen.reaches_control_store()));
     page.count(Metric::WebhookFailed, &[], seen.webhook_failures());
     if let Some(report) = &report {
         metrics::monitored(&mut page, report);

@@ -5,7 +5,7 @@ use super::join::{self, Join};
 use super::lookup::{self, LookedUp};
 use super::verify;
 use super::{Projection, Store};
-use crate::event::{Catalog, Envelope};
+use crate::event::{Catalog, SeenEvent};
 use crate::expr::{Collection, Compiler, Kind, Program, distance};
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ impl Compiled {
             match catalog.event(name) {
                 Some(event) => {
                     let found = lookups.iter().filter_map(|lookup| Some((&*lookup.name, lookup.seen(event)?)));
-                    let seen = Envelope::kind_with(event.kind.clone(), found);
+                    let seen = SeenEvent::kind_with(event.kind.clone(), found);
                     events.insert(name.as_str(), (event, seen, program));
                 }
                 None => findings.push(unknown_event(source, name, catalog)),

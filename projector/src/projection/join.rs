@@ -161,9 +161,9 @@ impl Join {
             };
             (KeyString::from(one.name.as_ref()), found)
         };
-        let mut parents = Value::Object(self.parents.iter().map(of).collect());
+        let parents = Value::Object(self.parents.iter().map(of).collect());
         let mut document = Value::Object(part.clone());
-        self.derive.run(&mut document, &mut parents)?;
+        self.derive.run(&mut document, &parents)?;
         Ok(match document {
             Value::Object(fields) => Some(fields),
             _ => None,

@@ -6,7 +6,7 @@
 
 use super::diagnostic::{Diagnosis, Finding, Source};
 use super::{IdPath, Lookup, Missing, Projection, ReadModelKind, Store};
-use crate::event::EventType;
+use crate::event::{EventType, SeenEvent};
 use crate::expr::{Collection, Field, KeyString, Kind, Object, Value, flows};
 use chrono::DateTime;
 use serde_saphyr::Spanned;
@@ -226,10 +226,8 @@ pub(super) fn read(
 }
 
 fn one(name: &str, lookup: &Spanned<Lookup>) -> Result<LookedUp, (String, &'static str)> {
-    const TAKEN: [&str; 8] =
-        ["id", "type", "version", "aggregate_type", "aggregate_id", "sequence", "occurred_at", "data"];
     let good = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if TAKEN.contains(&name) || !good(name) {
+    if SeenEvent::names().any(|taken| taken == name) || !good(name) {
         return Err((
             "that can't be its name".to_owned(),
             "programs say `%name`: letters, digits and `_`, and none of the event's own",

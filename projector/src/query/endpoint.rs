@@ -152,6 +152,12 @@ impl Endpoint {
         };
         let rules = query.rules.iter().map(rule).collect::<Result<_, _>>()?;
         let response = query.response.as_ref().map(|text| program(text, &given)).transpose()?;
+        let template = match (template, &response) {
+            (Template::Search(search), Some(response)) if !response.reads_own("total") => {
+                Template::Search(search.uncounted())
+            }
+            (template, _) => template,
+        };
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             path,
@@ -201,9 +207,7 @@ impl Endpoint {
         }
         let mut given = Value::Object(Object::from([("params".into(), self.params(arguments))]));
         for (program, otherwise) in &self.rules {
-            let holds = program
-                .run(&mut given, &mut Value::Object(Object::new()))
-                .map_err(|e| Problem::internal(e.to_string()))?;
+            let holds = program.run(&mut given, &Value::Null).map_err(|e| Problem::internal(e.to_string()))?;
             if holds != Value::Boolean(true) {
                 return Err(Problem::bad_request(otherwise.clone()));
             }
@@ -231,7 +235,7 @@ impl Endpoint {
         if self.query.paging.as_ref().is_some_and(|paging| paging.cursor.is_some()) {
             given.insert("next_cursor".into(), next_cursor.as_deref().map_or(Value::Null, Value::from));
         }
-        let answer = program.run(&mut Value::Object(given), &mut Value::Object(Object::new()));
+        let answer = program.run(&mut Value::Object(given), &Value::Null);
         let body = answer.map(|value| json::to_json(&value)).map_err(|e| Problem::internal(e.to_string()))?;
         Ok(Respond { body, next_cursor })
     }

@@ -98,6 +98,12 @@ impl SearchTemplate {
         Ok(Self { body: body.clone(), sorts })
     }
 
+    /// The search, for somebody who doesn't look at how many hits there are: the best of them are found without the others.
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.body.entry("track_total_hits").or_insert(Json::Bool(false));
+        self
+    }
+
     /// Every list by which hits may be sorted.
     pub(crate) fn sorts(&self) -> impl Iterator<Item = &Json> {
         self.body.get("sort").into_iter().chain(self.sorts.values())
@@ -125,7 +131,7 @@ impl SearchTemplate {
         names
     }
 
-    /// The body to send: deleted and expired documents left out, exact totals, the page.
+    /// The body to send: deleted and expired documents left out, exact totals unless they are declared otherwise, the page.
     pub(crate) fn render(&self, arguments: &Arguments, after: Option<&[Json]>) -> Json {
         let mut body: Map<_, _> =
             self.body.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();

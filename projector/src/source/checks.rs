@@ -144,7 +144,7 @@ pub async fn describe(kafka: &KafkaConfig, names: &[String]) -> Result<BTreeMap<
 pub fn judge_topic(name: &str, found: Option<&Topic>, frozen: Option<&BTreeMap<i32, Vec<String>>>) -> Vec<Refusal> {
     let Some(topic) = found else {
         return vec![Refusal {
-            what: format!("topic `{name}` doesn't exist"),
+            what: format!("topic `{name}` doesn't exist, or has no partitions"),
             why: "there is nothing to read, and Kafka might make one with another number of partitions".to_owned(),
             remedy: "`connectors apply` creates it; if it was lost, see docs/republish.md".to_owned(),
         }];

@@ -149,7 +149,7 @@ impl StoredEvent {
     /// Key, headers and payload as a consumer has them.
     #[must_use]
     pub fn raw(&self) -> Raw {
-        let header = |(name, value): (&str, &str)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
+        let header = |(name, value): (&'static str, &str)| (name.into(), Bytes::copy_from_slice(value.as_bytes()));
         Raw {
             key: Some(Bytes::copy_from_slice(self.aggregate_id.as_bytes())),
             headers: self.headers().map(header).into(),

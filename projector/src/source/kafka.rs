@@ -8,14 +8,14 @@
 //! an [`Item::Assigned`] before their first. Where to start isn't Kafka's to say: whoever reads the queue answers with the
 //! offsets of the progress that is saved in the read store.
 
-use crate::apply::Partition;
-use crate::event::Raw;
-use bytes::Bytes;
+use crate::apply::{Event, Partition};
+use crate::event::{HeaderName, Raw};
+use bytes::{Bytes, BytesMut};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -57,6 +57,9 @@ pub enum SourceError {
     Thread(#[from] std::io::Error),
 }
 
+/// Reads a message as far as that needs nobody's answer.
+pub type Read = Box<dyn Fn(&Raw) -> Option<Result<Event, String>> + Send>;
+
 /// What may wait between Kafka and who reads the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
@@ -88,17 +91,24 @@ pub struct Message {
     pub sent_ms: Option<i64>,
     /// What it says.
     pub raw: Raw,
+    /// The same, read; none if somebody has to be asked for that.
+    pub event: Option<Result<Event, String>>,
     /// Its part of the queue's [`Room`], given back when this is dropped.
     pub room: Option<OwnedSemaphorePermit>,
 }
 
 impl Message {
-    /// About what it takes in memory: the bytes, and what each header costs beside them.
+    /// About what it takes in memory: the bytes, what each header costs beside them, and what was read.
     fn kib(&self) -> u32 {
-        const EACH: usize = 64;
-        let length = |bytes: &Option<Bytes>| EACH + bytes.as_ref().map_or(0, Bytes::len);
-        let headers: usize = self.raw.headers.iter().map(|(key, value)| 2 * EACH + key.len() + value.len()).sum();
-        u32::try_from((length(&self.raw.key) + length(&self.raw.payload) + headers).div_ceil(1024)).unwrap_or(u32::MAX)
+        /// Values have names and nodes about them.
+        const READ: usize = 3;
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let header = |(_, value): &(HeaderName, Bytes)| size_of::<(HeaderName, Bytes)>() + value.len();
+        let headers: usize = self.raw.headers.iter().map(header).sum();
+        let is_read = self.event.as_ref().is_some_and(|event| event.as_ref().is_ok_and(|event| event.data.is_some()));
+        let payload = length(&self.raw.payload) * if is_read { 1 + READ } else { 1 };
+        u32::try_from((size_of::<Self>() + length(&self.raw.key) + payload + headers).div_ceil(1024))
+            .unwrap_or(u32::MAX)
     }
 }
 
@@ -128,7 +138,7 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Joins `group`, reads `topics` and feeds the queue, which holds as much as there is `room`.
+    /// Joins `group`, reads `topics` and feeds the queue, which holds as much as there is `room`. `read` runs on a thread of its own.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -137,6 +147,7 @@ impl KafkaSource {
         group: &str,
         topics: &[String],
         room: Room,
+        read: Read,
     ) -> Result<(Self, mpsc::Receiver<Item>), SourceError> {
         let (queue, items) = mpsc::channel(room.items);
         let fetch_bytes = u64::from(room.fetch_kib) * 1024;
@@ -183,7 +194,7 @@ impl KafkaSource {
         let (stop, fatal) = (Arc::clone(&source.stop), Arc::clone(&source.fatal));
         std::thread::Builder::new()
             .name(format!("kafka-{group}"))
-            .spawn(move || poll(&consumer, &queue, &asked, &stop, &fatal))?;
+            .spawn(move || poll(&consumer, &queue, &read, &asked, &stop, &fatal))?;
         Ok((source, items))
     }
 
@@ -385,10 +396,12 @@ impl Queue {
 fn poll(
     consumer: &BaseConsumer<Context>,
     queue: &Queue,
+    read: &Read,
     rewinds: &std::sync::mpsc::Receiver<(Partition, i64)>,
     stop: &AtomicBool,
     fatal: &OnceLock<String>,
 ) {
+    let mut topics = Vec::new();
     while !stop.load(Ordering::Relaxed) && !queue.items.is_closed() {
         while let Ok((partition, offset)) = rewinds.try_recv() {
             let offset = if offset == 0 { Offset::Beginning } else { Offset::Offset(offset) };
@@ -407,20 +420,13 @@ fn poll(
                 }
             }
             Some(Ok(message)) => {
-                let headers = message.headers().map(|all| {
-                    all.iter()
-                        .map(|h| (h.key.to_owned(), Bytes::copy_from_slice(h.value.unwrap_or_default())))
-                        .collect()
-                });
+                let raw = raw(&message);
                 let item = Item::Message(Message {
-                    partition: Partition { topic: message.topic().into(), number: message.partition() },
+                    partition: Partition { topic: topic(&mut topics, message.topic()), number: message.partition() },
                     offset: message.offset(),
                     sent_ms: message.timestamp().to_millis(),
-                    raw: Raw {
-                        key: message.key().map(Bytes::copy_from_slice),
-                        headers: headers.unwrap_or_default(),
-                        payload: message.payload().map(Bytes::copy_from_slice),
-                    },
+                    event: read(&raw),
+                    raw,
                     room: None,
                 });
                 push(consumer, queue, stop, item);
@@ -437,6 +443,32 @@ fn poll(
     }
     consumer.context().leaving.store(true, Ordering::Relaxed);
     *consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// A topic's name, one copy for all of its messages.
+fn topic(known: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
+    if let Some(topic) = known.iter().find(|topic| ***topic == *name) {
+        return Arc::clone(topic);
+    }
+    let topic: Arc<str> = name.into();
+    known.push(Arc::clone(&topic));
+    topic
+}
+
+/// All that a message says, in one piece of memory.
+fn raw(message: &BorrowedMessage<'_>) -> Raw {
+    let headers = || message.headers().into_iter().flat_map(|all| all.iter());
+    let parts = headers().filter_map(|header| header.value).chain(message.key()).chain(message.payload());
+    let mut memory = BytesMut::with_capacity(parts.map(<[u8]>::len).sum());
+    let mut keep = |part: &[u8]| {
+        memory.extend_from_slice(part);
+        memory.split().freeze()
+    };
+    Raw {
+        headers: headers().map(|h| (Raw::header_name(h.key), keep(h.value.unwrap_or_default()))).collect(),
+        key: message.key().map(&mut keep),
+        payload: message.payload().map(&mut keep),
+    }
 }
 
 /// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.

@@ -15,7 +15,7 @@ pub use connect::{ConnectError, Connector, connectors, restart};
 pub use edges::{Bounds, Edges, bounds};
 pub use event_store::{EventStoreError, History, Key, Selection, StoredEvent, Survey};
 pub use heartbeat::{Beat, Heartbeats};
-pub use kafka::{Item, KafkaConfig, KafkaSource, Message, Queued, Room, SourceError, partition_counts};
+pub use kafka::{Item, KafkaConfig, KafkaSource, Message, Queued, Read, Room, SourceError, partition_counts};
 pub use partition::partition_of;
 pub use producer::TopicWriter;
 pub use resume::{Held, held, other_than};

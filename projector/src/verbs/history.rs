@@ -50,7 +50,7 @@ impl Reader {
 
     /// As a host reads a message.
     async fn read(&self, stored: &StoredEvent) -> Result<(Partition, Event), VerbError> {
-        let headers = stored.headers().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+        let headers = stored.headers().map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())));
         let raw = Raw {
             key: Some(Bytes::copy_from_slice(stored.aggregate_id.as_bytes())),
             headers: headers.into(),

@@ -6,6 +6,7 @@ use projector::control::{Actor, Control, DeadLetter, DeadLetterState, aggregate_
 use projector::event::Catalog;
 use projector::generation::Site;
 use projector::ops::admin::{Admin, AdminArgs};
+use projector::ops::alert::Seen;
 use projector::ops::lag::{BeforeKafka, BeforeKafkaArgs};
 use projector::sink::StoreUrls;
 use projector::source::{Edges, KafkaConfig};
@@ -67,7 +68,7 @@ impl Desk {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let args = AdminArgs { admin_token: token.map(str::to_owned), projections: library("projections") };
-        let desk = Admin::new(site, before.unwrap(), None, args, listen).unwrap();
+        let desk = Admin::new(site, before.unwrap(), Seen::default(), None, args, listen).unwrap();
         let served = tokio::spawn(async move { axum::serve(listener, desk.routes()).await.unwrap() });
         let http = Client::builder().redirect(Policy::none()).no_proxy().build().unwrap();
         let url = format!("http://{listen}");

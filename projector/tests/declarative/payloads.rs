@@ -46,7 +46,8 @@ fn recorded(event: &str) -> Vec<(String, Raw)> {
     let all: Vec<Json> = serde_json::from_str(&text).unwrap();
     let raw = |message: &Json| {
         let bytes = |value: &Json| bytes::Bytes::from(value.as_str().unwrap().to_owned());
-        let headers = message["headers"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), bytes(value)));
+        let headers =
+            message["headers"].as_object().unwrap().iter().map(|(name, value)| (Raw::header_name(name), bytes(value)));
         let payload = match message["value_hex"].as_str() {
             Some(hex) => hex.as_bytes().chunks(2).map(byte).collect(),
             None => bytes(&message["value"]),

@@ -132,6 +132,8 @@ async fn steps(name: &str, urls: &StoreUrls) -> Result<()> {
         .await?;
     assert_eq!(upgraded.children("p", None, 10).await?, ["a"]);
 
+    names_of_others(name, urls, &store).await?;
+
     // An index that something else made is not ours, and a lost one isn't made again by a write.
     client.put(format!("{url}/{name}-g3")).send().await?.error_for_status()?;
     fenced(open(&store, place(name, 3), urls)?.prepare().await);
@@ -140,5 +142,37 @@ async fn steps(name: &str, urls: &StoreUrls) -> Result<()> {
     ensure!(matches!(lost, Err(SinkError::Broken { .. })), "{lost:?}");
     let lost = sink.load(&["lost".to_owned()]).await;
     ensure!(matches!(lost, Err(SinkError::Broken { .. })), "{lost:?}");
+    Ok(())
+}
+
+/// A name that readers find something else by is not taken, and whoever has it keeps it.
+async fn names_of_others(name: &str, urls: &StoreUrls, store: &Store) -> Result<()> {
+    let (client, url) = (reqwest::Client::new(), &urls.elasticsearch_url);
+    let (alias, other) = (format!("{name}_alias"), format!("{name}_alias-green"));
+    let taken = async |what: &str| -> Result<()> {
+        let sink = open(store, place(&alias, 1), urls)?;
+        for refused in [sink.prepare().await, sink.go_live().await] {
+            let said = refused.err().context("it was taken")?.to_string();
+            ensure!(said.contains(what) && said.contains("or give the read model another name"), "{said}");
+        }
+        Ok(())
+    };
+    let aliased = json!({ "aliases": { &alias: {} } });
+    client.put(format!("{url}/{other}")).json(&aliased).send().await?.error_for_status()?;
+    taken(&format!("alias `{alias}` is held by index `{other}`")).await?;
+    let held: serde_json::Value = client.get(format!("{url}/_alias/{alias}")).send().await?.json().await?;
+    ensure!(held.as_object().is_some_and(|held| held.keys().eq([&other])), "{held}");
+    // The remedy that the message names.
+    let remove = json!({ "actions": [{ "remove": { "index": &other, "alias": &alias } }] });
+    client.post(format!("{url}/_aliases")).json(&remove).send().await?.error_for_status()?;
+    client.put(format!("{url}/{alias}")).send().await?.error_for_status()?;
+    taken(&format!("an index is called `{alias}`")).await?;
+    client.delete(format!("{url}/{alias}")).send().await?.error_for_status()?;
+    let sink = open(store, place(&alias, 1), urls)?;
+    sink.prepare().await?;
+    sink.go_live().await?;
+    for index in [other, format!("{alias}-g1")] {
+        client.delete(format!("{url}/{index}")).send().await?.error_for_status()?;
+    }
     Ok(())
 }

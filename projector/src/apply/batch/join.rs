@@ -316,7 +316,8 @@ impl Batch {
     fn fly(&mut self, d: usize, f: usize) {
         let fold = &mut self.documents[d].folds[f];
         if fold.state == State::Waiting && matches!(fold.change, Change::Program) {
-            self.applied.insert(fold.place);
+            let (p, i) = fold.place;
+            self.shares[p].items[i].applied = true;
         }
         fold.state = State::InFlight;
     }

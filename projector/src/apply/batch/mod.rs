@@ -143,7 +143,6 @@ pub struct Batch {
     by_key: HashMap<String, usize>,
     /// How many documents its own messages touch; behind them are those that a search has found.
     own: usize,
-    applied: BTreeSet<Place>,
     /// Set while something is to be looked up first.
     asking: bool,
 }
@@ -154,7 +153,7 @@ impl Batch {
     pub fn new(compiled: Arc<Compiled>, parts: Vec<(Partition, Part)>) -> Self {
         let shares = parts.into_iter().map(|(partition, part)| Share::new(partition, part)).collect();
         let (documents, by_key) = (Vec::new(), HashMap::new());
-        let mut batch = Self { compiled, shares, documents, by_key, own: 0, applied: BTreeSet::new(), asking: true };
+        let mut batch = Self { compiled, shares, documents, by_key, own: 0, asking: true };
         if batch.questions().is_empty() {
             batch.sort();
         }
@@ -231,7 +230,7 @@ impl Batch {
             match self.fold_one(place, d, f, slices.get_mut(&d)) {
                 Ok(Some(state)) => {
                     if state == State::InFlight {
-                        self.applied.insert(place);
+                        self.shares[place.0].items[place.1].applied = true;
                     }
                     self.documents[d].folds[f].state = state;
                 }
@@ -250,7 +249,7 @@ impl Batch {
                 self.close_rollup(d, slices);
             }
         }
-        self.documents.iter().filter(|d| d.open).map(Document::write).collect()
+        self.documents.iter_mut().filter(|d| d.open).map(Document::write).collect()
     }
 
     /// Takes the store's answers to the writes of [`Batch::fold`]. Afterwards [`Batch::keys`] are those to load and fold again.
@@ -298,7 +297,9 @@ impl Batch {
     pub fn finish(mut self) -> Finished {
         debug_assert!(self.is_done(), "progress must not pass an unanswered write");
         let mut finished = Finished::default();
-        let folded: BTreeSet<Place> = self.documents.iter().flat_map(|d| d.folds.iter().map(|f| f.place)).collect();
+        for &(p, i) in self.documents.iter().flat_map(|d| d.folds.iter().map(|f| &f.place)) {
+            self.shares[p].items[i].folded = true;
+        }
         for (p, mut share) in std::mem::take(&mut self.shares).into_iter().enumerate() {
             let end = share.stop.as_ref().map_or(share.items.len(), |(i, _)| *i);
             for (i, item) in share.items.iter().enumerate().take(end) {
@@ -307,9 +308,9 @@ impl Batch {
                     let reason = reason.clone();
                     finished.parked.push(Parked { partition: share.partition.clone(), delivery, reason, done });
                 } else if let Some(event) = item.taken() {
-                    if self.applied.contains(&(p, i)) {
+                    if item.applied {
                         finished.applied.push(event.envelope.occurred_at);
-                    } else if matches!(item.plan, Plan::Check | Plan::Skip) || folded.contains(&(p, i)) {
+                    } else if item.folded || matches!(item.plan, Plan::Check | Plan::Skip) {
                         finished.duplicates += 1;
                     }
                 }
@@ -587,7 +588,7 @@ impl Item {
             (Err(reason), Plan::Fold) => Plan::Fail(reason.clone()),
             (_, plan) => plan,
         };
-        Self { delivery, plan, beyond: false }
+        Self::new(delivery, plan, false)
     }
 
     /// The event, if the projection takes it.
@@ -612,8 +613,9 @@ impl Document {
         Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false, expires: None, joined }
     }
 
-    fn write(&self) -> Write {
-        let Stored { version, fields, state } = self.stored.clone();
+    /// What was folded goes into the write: if that doesn't land, the document is loaded anew.
+    fn write(&mut self) -> Write {
+        let Stored { version, fields, state } = std::mem::take(&mut self.stored);
         Write { key: self.key.clone(), version, fields, state, expires: self.expires, ..Write::default() }
     }
 }

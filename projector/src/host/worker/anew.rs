@@ -24,7 +24,7 @@ impl Worker {
 
     /// The partition whose events alone make a document.
     fn partition_of(&self, key: &str) -> Option<Partition> {
-        let compiled = &self.setup.compiled;
+        let compiled = &self.setup.reader.compiled;
         let (ReadModelKind::Entity, [aggregate_type]) = (compiled.kind, compiled.aggregate_types.as_slice()) else {
             return None;
         };
@@ -39,7 +39,7 @@ impl Worker {
                 "its host doesn't know the event store: --write-database-url (WRITE_DATABASE_URL)".to_owned()
             ));
         };
-        let aggregate_type = self.setup.compiled.aggregate_types.first().cloned().unwrap_or_default();
+        let aggregate_type = self.setup.reader.compiled.aggregate_types.first().cloned().unwrap_or_default();
         let selection = Selection { aggregate_type, from_position: 0, aggregate_ids: vec![key.to_owned()] };
         let mut deliveries = Vec::new();
         match events(&url, &selection).await {
@@ -63,7 +63,7 @@ impl Worker {
             Ok(None) => return Ok(Err("no event of it was handled yet".to_owned())),
             Err(reason) => return Ok(Err(reason)),
         };
-        self.folding.cache.forget(key);
+        self.folding.cache.take(key);
         let outcomes = self
             .calls
             .store(|sink| {
@@ -92,7 +92,7 @@ impl Worker {
         let mut lane = Lane::default();
         lane.accept(accepted);
         let part = Part { lane, deliveries, ..Part::default() };
-        let mut batch = Batch::new(Arc::clone(&self.setup.compiled), vec![(partition.clone(), part)]);
+        let mut batch = Batch::new(Arc::clone(&self.setup.reader.compiled), vec![(partition.clone(), part)]);
         let questions = batch.questions();
         if !questions.is_empty() {
             batch.told(self.calls.look_up(questions).await?);

@@ -1,5 +1,7 @@
 //! How late everything is, looked at each second for all who watch, with the last minutes of each read model's lag.
+//! The host that is the monitor has just read it; the others ask for themselves.
 
+use super::super::alert;
 use super::super::lag::{BeforeKafka, Report, report};
 use crate::control::Control;
 use std::collections::{HashMap, VecDeque};
@@ -60,7 +62,7 @@ impl Drop for Board {
 }
 
 impl Board {
-    pub(super) fn start(control: Control, before: BeforeKafka) -> Self {
+    pub(super) fn start(control: Control, before: BeforeKafka, monitored: alert::Seen) -> Self {
         let (say, shown) = watch::channel(Err("nothing was looked at yet; try again in a second".to_owned()));
         let asked = before.clone();
         let looking = tokio::spawn(async move {
@@ -69,7 +71,11 @@ impl Board {
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 every.tick().await;
-                let look = match report(&control, &asked).await {
+                let look = match monitored.report() {
+                    Some(report) => Ok(report),
+                    None => report(&control, &asked).await,
+                };
+                let look = match look {
                     Ok(report) => {
                         let seen = Arc::new(Seen::next(report, last.as_deref()));
                         last = Some(Arc::clone(&seen));

@@ -17,6 +17,7 @@ pub(super) use board::Seen;
 pub(super) use look::{decoder, history, opened};
 pub(super) use problem::Problem;
 
+use super::alert;
 use super::lag::BeforeKafka;
 use crate::generation::Site;
 use access::Access;
@@ -67,19 +68,21 @@ pub struct AdminArgs {
 }
 
 impl Admin {
-    /// Looks at everything each second from now on, for as long as this is there. `listen`: where it will be answered.
+    /// Looks at everything each second from now on, for as long as this is there. `listen`: where it will be answered; `monitored`:
+    /// what the monitor sees, where it is this host.
     ///
     /// # Errors
     /// The token is too short.
     pub fn new(
         site: Site,
         before: BeforeKafka,
+        monitored: alert::Seen,
         connect_url: Option<String>,
         args: AdminArgs,
         listen: SocketAddr,
     ) -> Result<Arc<Self>, String> {
         let access = Access::new(args.admin_token, listen)?;
-        let board = Board::start(site.control.clone(), before);
+        let board = Board::start(site.control.clone(), before, monitored);
         let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
         let (projections, pace) = (vec![args.projections], Pace::default());
         Ok(Arc::new(Self { site, projections, connect_url, access, board, pace, watchers }))

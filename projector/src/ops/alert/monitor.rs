@@ -1,12 +1,16 @@
 //! The monitor: on the one host that holds its lease, looks twice a second at how late everything is, and tells what is wrong.
+//! The others ask for the lease as often, and so each knows whether the control store answers it ([`Reach`]).
 
 use super::machine::{Machine, Notice};
+use super::reach::Reach;
 use super::rules::conditions;
 use super::webhook::Webhook;
 use crate::control::{Alert, Control, ControlError, Severity};
 use crate::ops::lag::{self, BeforeKafka, BeforeKafkaArgs, Report};
 use crate::source::{Beat, Heartbeats, KafkaConfig};
+use chrono::Utc;
 use prometheus_client::metrics::counter::Counter;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,6 +21,10 @@ use uuid::Uuid;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often the texts of alerts that stand are brought up to date in the control store.
 const FRESHEN_EVERY: Duration = Duration::from_secs(5);
+/// The control store that doesn't answer a small statement for so long is out of reach: less than the lease.
+const LEASE_WITHIN: Duration = Duration::from_secs(3);
+/// A look asks several services, each of which has a limit of its own; together they stay below this.
+const LOOK_WITHIN: Duration = Duration::from_secs(12);
 
 /// How to watch.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +44,7 @@ pub struct MonitorArgs {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     report: Arc<RwLock<Option<Report>>>,
+    lost_control_store: Arc<AtomicBool>,
     failures: Counter,
 }
 
@@ -44,6 +53,12 @@ impl Seen {
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         self.report.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the control store answered the last call.
+    #[must_use]
+    pub fn reaches_control_store(&self) -> bool {
+        !self.lost_control_store.load(Ordering::Relaxed)
     }
 
     /// Messages to the webhook that were given up.
@@ -67,6 +82,7 @@ pub struct Monitor {
     heartbeat_topic: String,
     webhook: Option<Webhook>,
     seen: Seen,
+    reach: Reach,
     watch: Option<Watch>,
 }
 
@@ -94,8 +110,8 @@ impl Monitor {
         let webhook = args.alert_webhook_url.as_deref().filter(|url| !url.is_empty());
         let webhook = webhook.map(|url| Webhook::start(url, seen.failures.clone())).transpose()?;
         let heartbeat_topic = args.heartbeat_topic.clone();
-        let id = Uuid::now_v7();
-        Ok(Self { id, name, control, before, kafka, heartbeat_topic, webhook, seen, watch: None })
+        let (id, reach) = (Uuid::now_v7(), Reach::new(&name));
+        Ok(Self { id, name, control, before, kafka, heartbeat_topic, webhook, seen, reach, watch: None })
     }
 
     /// What it sees, kept current.
@@ -112,12 +128,19 @@ impl Monitor {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            match self.look().await {
-                Ok(()) => said = false,
-                Err(error) if !std::mem::replace(&mut said, true) => {
-                    tracing::warn!(%error, "nobody watches how late read models are, for now");
+            let began = Utc::now();
+            let looked = self.look().await;
+            let error = looked.err();
+            if let Some(error) = &error {
+                self.seen.set(None);
+                if !said {
+                    tracing::warn!(error, "nobody watches how late read models are, for now");
                 }
-                Err(_) => {}
+            }
+            said = error.is_some();
+            self.seen.lost_control_store.store(said, Ordering::Relaxed);
+            for notice in self.reach.step(error.as_deref(), began, Utc::now()) {
+                tell(self.webhook.as_ref(), &notice);
             }
         }
         if self.watch.is_some() {
@@ -126,19 +149,17 @@ impl Monitor {
         }
     }
 
-    async fn look(&mut self) -> Result<(), ControlError> {
-        if !self.control.hold_monitor(self.id, &self.name).await? {
+    /// Fails only where the control store does.
+    async fn look(&mut self) -> Result<(), String> {
+        if !within(LEASE_WITHIN, self.control.hold_monitor(self.id, &self.name)).await? {
             self.watch = None;
             self.seen.set(None);
             return Ok(());
         }
-        let mut watch = match self.watch.take() {
-            Some(watch) => watch,
-            None => self.begin().await?,
-        };
-        let looked = self.look_as(&mut watch).await;
-        self.watch = Some(watch);
-        looked
+        if self.watch.is_none() {
+            self.watch = Some(within(LOOK_WITHIN, self.begin()).await?);
+        }
+        within(LOOK_WITHIN, self.look_on()).await
     }
 
     async fn begin(&self) -> Result<Watch, ControlError> {
@@ -149,7 +170,8 @@ impl Monitor {
         Ok(Watch { machine, heartbeats, noted: None, freshened: Instant::now() })
     }
 
-    async fn look_as(&self, watch: &mut Watch) -> Result<(), ControlError> {
+    async fn look_on(&mut self) -> Result<(), ControlError> {
+        let Some(watch) = self.watch.as_mut() else { return Ok(()) };
         let newest = watch.heartbeats.as_ref().and_then(Heartbeats::newest);
         if let Some(beat) = newest.filter(|beat| watch.noted.as_ref() != Some(beat)) {
             self.control.beat(&beat.epoch, beat.txid, beat.occurred_at).await?;
@@ -158,10 +180,7 @@ impl Monitor {
         let mut report = lag::report(&self.control, &self.before).await?;
         let notices = watch.machine.step(conditions(&report, &watch.machine), report.at);
         for notice in &notices {
-            log(notice);
-            if let Some(webhook) = &self.webhook {
-                webhook.tell(notice);
-            }
+            tell(self.webhook.as_ref(), notice);
         }
         let mut noted: Vec<&Alert> = notices.iter().map(Notice::alert).collect();
         if watch.freshened.elapsed() > FRESHEN_EVERY {
@@ -176,6 +195,20 @@ impl Monitor {
         }
         self.seen.set(Some(report));
         Ok(())
+    }
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, ControlError>>) -> Result<T, String> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+    }
+}
+
+fn tell(webhook: Option<&Webhook>, notice: &Notice) {
+    log(notice);
+    if let Some(webhook) = webhook {
+        webhook.tell(notice);
     }
 }
 

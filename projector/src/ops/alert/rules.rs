@@ -17,6 +17,8 @@ const WRITER_MAX_S: f64 = 60.0;
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
+    /// The control store doesn't answer a host. The one rule that isn't the monitor's: each host tells it.
+    ControlStoreDown,
     /// A store, or another service that a read model needs, is away.
     StoreDown,
     /// A read model is later than its threshold.
@@ -51,7 +53,8 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
+        Self::ControlStoreDown,
         Self::StoreDown,
         Self::Late,
         Self::Stopped,
@@ -73,6 +76,7 @@ impl Rule {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::ControlStoreDown => "control-store-down",
             Self::StoreDown => "store-down",
             Self::Late => "read-model-late",
             Self::Stopped => "partition-stopped",
@@ -104,7 +108,7 @@ impl Rule {
             Self::StoreDown | Self::DeadLetter | Self::Paused | Self::SlotLost | Self::OutboxNotPublished => 0,
             Self::Late | Self::LongTransaction => 1,
             Self::Stopped | Self::ErrorRate | Self::WriteDatabaseDown => 5,
-            Self::SlotInactive | Self::ConnectorDown | Self::FallsBehind => 10,
+            Self::ControlStoreDown | Self::SlotInactive | Self::ConnectorDown | Self::FallsBehind => 10,
             // A group gives partitions of a killed host to others within 13 s.
             Self::NoHost => 20,
             Self::OutboxUnknown => 30,
@@ -116,7 +120,7 @@ impl Rule {
     pub fn resolved_after(self) -> TimeDelta {
         TimeDelta::seconds(match self {
             // That a store answers is no matter of degree.
-            Self::StoreDown => 2,
+            Self::ControlStoreDown | Self::StoreDown => 2,
             _ => 5,
         })
     }
@@ -126,6 +130,7 @@ impl Rule {
     pub fn remedy(self, read_model: Option<&str>) -> String {
         let name = read_model.unwrap_or("NAME");
         match self {
+            Self::ControlStoreDown => "bring that Postgres back, or mend CONTROL_DATABASE_URL; hosts go on with what they know, and only this is told meanwhile".to_owned(),
             Self::StoreDown => "bring the store back; the read model goes on by itself, nothing is lost".to_owned(),
             Self::Late => format!("see `projector lag` and `projector status`: is the host busy, its store slow? More hosts share the partitions of {name}"),
             Self::Stopped => format!("see `projector status`; a new epoch is accepted by `projector epoch accept`, a broken document repaired by `projector rebuild one {name} KEY`"),

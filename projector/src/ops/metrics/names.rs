@@ -135,6 +135,8 @@ metrics! {
         "1 while an alert stands";
     MonitorLeader = "projection_monitor_leader", Gauge, Host, &[],
         "Whether this host raises alerts: 1 on one of them";
+    ControlStoreUp = "projection_control_store_up", Gauge, Host, &[],
+        "Whether the control store answered this host's last call, twice a second";
     WebhookFailed = "projection_alert_webhook_failures_total", Counter, Host, &[],
         "Messages to the alert webhook that were given up";
     OutboxUnpublished = "outbox_unpublished_events", Gauge, Monitor, &[],

@@ -36,11 +36,13 @@ struct Shards {
 
 #[derive(Deserialize)]
 struct Hits {
+    /// Not there where hits aren't counted.
+    #[serde(default)]
     total: Total,
     hits: Vec<Hit>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Total {
     value: i64,
 }
@@ -58,7 +60,7 @@ struct Hit {
 #[derive(Clone, Debug)]
 pub(crate) struct FoundHits {
     pub(crate) hits: Vec<Value>,
-    /// Beyond this page too.
+    /// Beyond this page too; 0 where nobody asks for it.
     pub(crate) total: i64,
     /// The search's `aggs`, as the server gives them.
     pub(crate) facets: Json,

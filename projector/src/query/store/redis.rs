@@ -6,7 +6,11 @@ use crate::control::Generation;
 use crate::expr::Kind;
 use crate::projection::RedisStore;
 use crate::sink::StoreUrls;
-use crate::sink::redis::{client, convert::from_hash, neighbour};
+use crate::sink::redis::{
+    client,
+    convert::{Fields, from_hash},
+    neighbour,
+};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +28,7 @@ pub(crate) struct RedisReader {
     marker: String,
     generation: String,
     prefix: String,
-    document: Kind,
+    fields: Arc<Fields>,
 }
 
 type Hash = HashMap<String, String>;
@@ -43,7 +47,7 @@ impl RedisReader {
             marker: format!("projector:generation:{}", generation.read_model),
             generation: generation.id(),
             prefix: config.prefix.clone(),
-            document: document.clone(),
+            fields: Arc::new(Fields::new(document)),
         })
     }
 
@@ -65,7 +69,7 @@ impl RedisReader {
         if let Some(owner) = owner.filter(|owner| *owner != self.generation) {
             return Err(ReadError::Unavailable(format!("the database is {owner}'s, not {}'s", self.generation)));
         }
-        from_hash(hash, &self.document).map_err(ReadError::Unavailable)
+        from_hash(hash, &self.fields).map_err(ReadError::Unavailable)
     }
 
     /// The marker and the hash of one moment. A read is safe to send again: once, for a connection that the server had closed.

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `<read model>-g<n>` | the documents; the mapping is strict, inferred from the programs, and names its generation in `_meta` |
 //! | `<read model>-g<n>-write` | an alias through which the sink writes, and only through it: so a lost index isn't made anew, without its mapping, by the next write |
-//! | `<read model>` | the alias of the live generation; it shows neither tombstones nor expired documents |
+//! | `<read model>` | the alias of the live generation; it shows neither tombstones nor expired documents. Held by anything else, the place isn't prepared |
 //! | `projector-progress` | one document a partition, `<generation>/<topic>/<partition>`, holding the progress as text; written through `projector-progress-write` |
 //!
 //! A document's version is the server's own, of type `external`: the server refuses a write whose version isn't above the one

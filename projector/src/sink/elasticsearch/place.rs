@@ -9,6 +9,47 @@ use elasticsearch::http::Method;
 use serde_json::{Value as Json, json};
 
 impl ElasticsearchSink {
+    /// The indexes that direct readers reach by the read model's name: generations of it.
+    ///
+    /// # Errors
+    /// Something else goes by that name. It isn't ours to take away.
+    pub(super) async fn holders(&self) -> Result<Vec<String>, SinkError> {
+        let path = format!("/{}/_alias", self.alias);
+        // Of an index that has the name itself the server tells alike.
+        let answer = self.client.call(Method::Get, &path, None).await?;
+        if answer.status == 404 {
+            return Ok(Vec::new());
+        }
+        if answer.status >= 300 {
+            return Err(answer.refused(&path));
+        }
+        let found = answer.body.as_object().into_iter().flatten();
+        let holders: Vec<String> = found.map(|(index, _)| index.clone()).collect();
+        match holders.iter().find(|index| !self.is_generation(index)) {
+            None => Ok(holders),
+            Some(other) => Err(broken(self.taken_by(other))),
+        }
+    }
+
+    fn is_generation(&self, index: &str) -> bool {
+        let number = index.strip_prefix(&self.alias).and_then(|rest| rest.strip_prefix("-g"));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    }
+
+    fn taken_by(&self, other: &str) -> String {
+        let name = &self.alias;
+        if other == name {
+            return format!(
+                "an index is called `{name}`, and the read model's alias must be: move what is in it to another index (POST /_reindex) and \
+                 delete it (DELETE /{name}), or give the read model another name"
+            );
+        }
+        format!(
+            "alias `{name}` is held by index `{other}`, which is no generation of this read model: take it away (POST /_aliases \
+             {{\"actions\": [{{\"remove\": {{\"index\": \"{other}\", \"alias\": \"{name}\"}}}}]}}), or give the read model another name"
+        )
+    }
+
     pub(super) async fn set_replaying(&self, on: bool) -> Result<(), SinkError> {
         let settings = if on {
             json!({"index": {"refresh_interval": "-1", "auto_expand_replicas": false, "number_of_replicas": 0}})

@@ -36,7 +36,7 @@ const PURGE_PAUSE: Duration = Duration::from_millis(500);
 /// A generation's place in Elasticsearch or OpenSearch.
 pub struct ElasticsearchSink {
     pub(super) client: Client,
-    alias: String,
+    pub(super) alias: String,
     pub(super) index: String,
     pub(super) document: Kind,
     mapping: Json,
@@ -149,6 +149,7 @@ impl ElasticsearchSink {
 #[async_trait]
 impl Sink for ElasticsearchSink {
     async fn prepare(&self) -> Result<(), SinkError> {
+        self.holders().await?;
         let settings =
             json!({"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": REFRESH_INTERVAL});
         self.create(&self.index, &json!({"settings": settings, "mappings": self.mapping})).await?;
@@ -170,16 +171,12 @@ impl Sink for ElasticsearchSink {
     }
 
     async fn go_live(&self) -> Result<(), SinkError> {
-        let path = format!("/_alias/{}", self.alias);
-        let answer = self.client.call(Method::Get, &path, None).await?;
+        let holders = self.holders().await?;
         // Who reads by the alias sees neither tombstones nor what is expired.
         let seen = json!({"bool": {"must_not": unseen()}});
         let mut actions = vec![json!({"add": {"index": self.index, "alias": self.alias, "filter": seen}})];
-        if answer.status < 300 {
-            let holders =
-                answer.body.as_object().into_iter().flatten().map(|(index, _)| index).filter(|i| **i != self.index);
-            actions.extend(holders.map(|index| json!({"remove": {"index": index, "alias": self.alias}})));
-        }
+        let former = holders.iter().filter(|index| **index != self.index);
+        actions.extend(former.map(|index| json!({"remove": {"index": index, "alias": self.alias}})));
         self.client.expect(Method::Post, "/_aliases", Some(&json!({"actions": actions}))).await.map(drop)
     }
 

@@ -16,10 +16,44 @@ pub(crate) const DELETED: &str = "_deleted";
 /// The readings that the inferred types don't give.
 const TYPES: &str = "_types";
 
+/// What is known of a document's fields; made once, for types are large.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    known: HashMap<String, Reading>,
+    /// Of a field that has no type.
+    other: Reading,
+}
+
+/// How a field's text is read.
+#[derive(Debug)]
+struct Reading {
+    kind: Kind,
+    is_ambiguous: bool,
+}
+
+impl Fields {
+    /// The fields of a document of this type.
+    pub(crate) fn new(document: &Kind) -> Self {
+        let known = document.as_object().into_iter().flat_map(|fields| fields.known());
+        let known = known.map(|(name, kind)| (name.to_string(), Reading::new(kind.clone()))).collect();
+        Self { known, other: Reading::new(Kind::any()) }
+    }
+
+    fn of(&self, name: &str) -> &Reading {
+        self.known.get(name).unwrap_or(&self.other)
+    }
+}
+
+impl Reading {
+    fn new(kind: Kind) -> Self {
+        Self { is_ambiguous: is_ambiguous(&kind), kind }
+    }
+}
+
 /// The fields of a hash, without its version.
-pub(super) fn to_hash(write: &Write, kind: &Kind) -> Vec<(String, String)> {
+pub(super) fn to_hash(write: &Write, fields: &Fields) -> Vec<(String, String)> {
     let mut hash = match &write.fields {
-        Some(document) => fields_to_hash(document, kind),
+        Some(document) => fields_to_hash(document, fields),
         None => vec![(DELETED.to_owned(), "1".to_owned())],
     };
     if let Some(state) = &write.state {
@@ -28,13 +62,13 @@ pub(super) fn to_hash(write: &Write, kind: &Kind) -> Vec<(String, String)> {
     hash
 }
 
-fn fields_to_hash(document: &Object, kind: &Kind) -> Vec<(String, String)> {
+fn fields_to_hash(document: &Object, fields: &Fields) -> Vec<(String, String)> {
     let mut hash = Vec::with_capacity(document.len() + 1);
     let mut types = BTreeMap::new();
     for (name, value) in document {
         let Some(text) = to_text(value) else { continue };
-        let kind = field_kind(kind, name);
-        if is_ambiguous(&kind) && from_text(&text, &kind).kind_str() != value.kind_str() {
+        let field = fields.of(name.as_str());
+        if field.is_ambiguous && from_text(&text, &field.kind).kind_str() != value.kind_str() {
             types.insert(name.as_str(), reading(value));
         }
         hash.push((name.to_string(), text));
@@ -49,7 +83,7 @@ fn fields_to_hash(document: &Object, kind: &Kind) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// When the hash has no version: something else wrote it.
-pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Result<Option<Stored>, String> {
+pub(crate) fn from_hash(mut hash: HashMap<String, String>, fields: &Fields) -> Result<Option<Stored>, String> {
     if hash.is_empty() {
         return Ok(None);
     }
@@ -67,7 +101,7 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, kind: &Kind) -> Resul
             Some("json") => serde_json::from_str(&text).map_or(Value::Null, |v| json::from_json(v, &any_but_time())),
             Some("time") => json::from_json(Json::String(text), &Kind::timestamp()),
             Some(_) => Value::from(text),
-            None => from_text(&text, &field_kind(kind, &name)),
+            None => from_text(&text, &fields.of(&name).kind),
         };
         (name.into(), value)
     });
@@ -114,11 +148,6 @@ fn any_but_time() -> Kind {
     kind
 }
 
-fn field_kind(document: &Kind, name: &str) -> Kind {
-    let fields = document.as_object();
-    fields.and_then(|c| c.known().get(&name.into()).cloned()).unwrap_or_else(Kind::any)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -127,13 +156,13 @@ mod tests {
 
     fn hash(document: &Object, kind: &Kind) -> HashMap<String, String> {
         let write = Write { fields: Some(document.clone()), ..Write::default() };
-        to_hash(&write, kind).into_iter().collect()
+        to_hash(&write, &Fields::new(kind)).into_iter().collect()
     }
 
     fn round_trip(document: &Object, kind: &Kind) -> Object {
         let mut hash = hash(document, kind);
         hash.insert(SEQ.into(), "7".into());
-        let stored = from_hash(hash, kind).unwrap().unwrap();
+        let stored = from_hash(hash, &Fields::new(kind)).unwrap().unwrap();
         assert_eq!(stored.version, 7);
         stored.fields.unwrap()
     }
@@ -190,14 +219,14 @@ mod tests {
         let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes()));
         for fields in [Some(Object::from([("v".into(), Value::from("x"))])), None] {
             let write = Write { fields, state: Some("{\"a\":1}".into()), ..Write::default() };
-            let mut hash: HashMap<_, _> = to_hash(&write, &kind).into_iter().collect();
+            let mut hash: HashMap<_, _> = to_hash(&write, &Fields::new(&kind)).into_iter().collect();
             hash.insert(SEQ.into(), "0".into());
-            assert_eq!(from_hash(hash, &kind).unwrap(), Some(write.stored()));
+            assert_eq!(from_hash(hash, &Fields::new(&kind)).unwrap(), Some(write.stored()));
         }
     }
 
     #[test]
     fn a_foreign_hash_is_refused() {
-        assert!(from_hash(HashMap::from([("a".into(), "b".into())]), &Kind::any()).is_err());
+        assert!(from_hash(HashMap::from([("a".into(), "b".into())]), &Fields::new(&Kind::any())).is_err());
     }
 }

@@ -5,10 +5,10 @@ use super::config::{Names, broken, classify, is_wrong_type};
 use super::convert;
 use super::pair::{Owner, Pair};
 use crate::apply::Progress;
-use crate::expr::Kind;
 use crate::projection::RedisStore;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,7 +19,9 @@ const OLDER_OR_SAME: &str = "stored > new";
 const PROGRESS: &str = include_str!("progress.lua");
 const CHILDREN: &str = include_str!("children.lua");
 /// A pipeline's size in documents, so that none takes the server for long.
-const PIPELINE_MAX: usize = 1000;
+const PIPELINE_MAX: usize = 500;
+/// Pipelines under way at once: the next one is made, and the last one's answers are read, while the server works.
+const PIPELINES: usize = 2;
 /// Where its generation lives is looked for so often: once more than a swap can mislead.
 const LOOKS_MAX: usize = 3;
 
@@ -27,7 +29,7 @@ const LOOKS_MAX: usize = 3;
 pub struct RedisSink {
     pair: Pair,
     names: Names,
-    document: Kind,
+    fields: convert::Fields,
     script_hash: String,
     tombstones_keep: Option<TimeDelta>,
 }
@@ -49,7 +51,7 @@ impl RedisSink {
         Ok(Self {
             pair: Pair::open(config, urls, &names)?,
             names,
-            document: place.document,
+            fields: convert::Fields::new(&place.document),
             tombstones_keep: urls.tombstones_keep(),
             script_hash: redis::Script::new(WRITE).get_hash().to_owned(),
         })
@@ -118,9 +120,10 @@ impl RedisSink {
                 pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2)
             };
             command.arg(format!("{}{}", self.names.prefix, write.key)).arg(&self.names.marker);
-            command.arg(&self.names.generation).arg(write.version);
+            command.arg(&self.names.generation);
             command.arg(self.ends(write).map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
-            for (name, text) in convert::to_hash(write, &self.document) {
+            command.arg(convert::SEQ).arg(write.version);
+            for (name, text) in convert::to_hash(write, &self.fields) {
                 command.arg(name).arg(text);
             }
         }
@@ -197,7 +200,7 @@ impl RedisSink {
             Err(error) if is_wrong_type(&error) => return Err(foreign(error.to_string())),
             Err(error) => return Err(classify(&error)),
         };
-        convert::from_hash(hash, &self.document).map_err(foreign)
+        convert::from_hash(hash, &self.fields).map_err(foreign)
     }
 
     /// A page of the keys with our prefix; a scan may give a key twice.
@@ -253,19 +256,13 @@ impl Sink for RedisSink {
     }
 
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
-        let mut documents = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(PIPELINE_MAX) {
-            documents.extend(self.load_some(keys).await?);
-        }
-        Ok(documents)
+        let some: Vec<_> = keys.chunks(PIPELINE_MAX).map(|keys| self.load_some(keys)).collect();
+        stream::iter(some).buffered(PIPELINES).try_concat().await
     }
 
     async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for batch in batch.chunks(PIPELINE_MAX) {
-            outcomes.extend(self.write_some(batch).await?);
-        }
-        Ok(outcomes)
+        let some: Vec<_> = batch.chunks(PIPELINE_MAX).map(|batch| self.write_some(batch)).collect();
+        stream::iter(some).buffered(PIPELINES).try_concat().await
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
