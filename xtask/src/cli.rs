@@ -75,12 +75,12 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Measure, on a fresh instance `test` that is stopped afterwards: `rebuild` replays a million events into Redis and the
-    /// search engine (`DOCUMENTS=20000` takes a tenth)
+    /// Measure the projector beside the limits of the same run, on a fresh instance `test` that is stopped afterwards, and
+    /// write docs/benchmarks.md; `./dev bench -- --help` lists what else there is; `event` times the steps of one event, without servers
     Bench {
-        /// What
-        #[arg(value_enum)]
-        what: bench::What,
+        /// For `bench/`: `--orders 200000` for a million events
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Recompute every read model from the write database and compare; exit code 1 if any document differs
     Audit {
@@ -162,7 +162,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Bench { what } => return bench::run(&instance, what).await,
+        Command::Bench { arguments } => return bench::run(&instance, &arguments).await,
         Command::Test { keep, arguments } => return test::run(&instance, keep, &arguments).await,
     }
     Ok(ExitCode::SUCCESS)

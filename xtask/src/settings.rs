@@ -204,8 +204,16 @@ impl Instance {
 
     /// One of our own binaries, as `cargo build` leaves it.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root().join("target"), PathBuf::from);
-        target.join("debug").join(name)
+        self.target().join("debug").join(name)
+    }
+
+    /// The same, as `cargo build --release` leaves it.
+    pub(crate) fn release_binary(&self, name: &str) -> PathBuf {
+        self.target().join("release").join(name)
+    }
+
+    fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root().join("target"), PathBuf::from)
     }
 
     /// A port's number in this instance.
