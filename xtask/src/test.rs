@@ -20,6 +20,20 @@ const THREADS: &str = "--test-threads=4";
 /// The long forms of the fault suite and of read-your-writes: too long for every run, so they are left out unless they are asked for.
 const LONG_FORM: &str = "long_form";
 
+/// The tests of rebuilds under load. They replay whole topics, and what other tests leave there on purpose (events that can't be
+/// read) would stop them: so they have an instance of their own, after the others.
+const REBUILD: [&str; 9] = [
+    "a_new_read_model_is_taken_up_and_given_up_without_a_restart",
+    "a_naive_swap_is_noticed",
+    "a_rebuild_goes_on_after_its_job_and_its_host_were_killed",
+    "a_rebuild_is_held_back_paused_and_aborted",
+    "one_document_and_a_whole_read_model_are_made_anew",
+    "readers_notice_nothing_of_rebuilds_way_back_and_forward",
+    "what_does_badly_goes_back_by_itself_and_says_why",
+    "what_kafka_no_longer_has_comes_from_the_event_store",
+    "what_the_plan_did_not_announce_stops_the_swap",
+];
+
 /// Runs the tests with the environment of instance `test`; cargo's exit code is ours.
 ///
 /// `arguments` replace the selection of all tests, as in `./dev test -p tests --test pipeline -- name_of_a_test`; `faults`
@@ -43,6 +57,10 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
         filter.extend(["--skip", LONG_FORM]);
     }
 
+    if selection == ALL {
+        filter.extend(REBUILD.iter().flat_map(|name| ["--skip", *name]));
+    }
+
     // Built before the servers start, so that compilers and servers do not compete for memory; plain binaries too,
     // since the acceptance tests start them.
     let build = ["build", "--workspace"];
@@ -55,7 +73,7 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
-        outcome = fresh_then_test(&instance, &selection, &filter) => outcome,
+        outcome = all(&instance, &selection, &filter) => outcome,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
     };
@@ -65,6 +83,16 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
         stack::down(&instance).await?;
     }
     outcome
+}
+
+async fn all(instance: &Instance, selection: &[&str], filter: &[&str]) -> anyhow::Result<ExitCode> {
+    let code = fresh_then_test(instance, selection, filter).await?;
+    // Who names a test doesn't ask for others.
+    let names_one = filter.first().is_some_and(|word| *word != "--skip");
+    if code != ExitCode::SUCCESS || selection != ALL || names_one {
+        return Ok(code);
+    }
+    fresh_then_test(instance, &["--workspace", "--test", "rebuild"], &["--skip", LONG_FORM]).await
 }
 
 async fn fresh_then_test(instance: &Instance, selection: &[&str], filter: &[&str]) -> anyhow::Result<ExitCode> {
