@@ -2,7 +2,10 @@
 
 mod anew;
 mod lost;
+mod owned;
+mod refresh;
 mod standstill;
+mod waiting;
 
 use super::cache::Share;
 use super::calls::Calls;
@@ -17,23 +20,22 @@ use super::traced::{self, Following, Unseen};
 use super::{HostError, Lookups};
 use crate::apply::{Delivery, Finished, Lane, Part, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
-use crate::sink::{Sink, SinkError};
+use crate::sink::Sink;
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
+use owned::{Owned, Stopped};
+use refresh::{Refreshing, join};
 use standstill::{HELD_BACK_MAX, Standstill};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Messages that are decoded before others get their turn.
 const READ_AT_ONCE: usize = 64;
-/// How long writes to a store with refreshes may stay invisible to those who don't wait.
-const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// Pauses before a partition that stopped is tried again. A poison event is parked at its third try.
 const STOPPED_RETRY: [Duration; 5] = [
     Duration::from_millis(100),
@@ -44,61 +46,8 @@ const STOPPED_RETRY: [Duration; 5] = [
 ];
 /// How long an event waits for a missing one before it.
 const HOLD: Duration = Duration::from_secs(10);
-/// How often operators' wishes for dead letters are looked for, while there are any.
-const LETTERS_EVERY: Duration = Duration::from_secs(1);
 /// Poison events in a minute that are parked; more mean that it isn't the events' fault, and the read model stands still.
 const PARKED_A_MINUTE: usize = 50;
-
-/// Events that a partition remembers one by one, because a transaction is open since before them; with more it is said.
-const RECENT_LARGE: usize = 20_000;
-
-/// A partition of ours.
-#[derive(Debug, Default)]
-struct Owned {
-    lane: Lane,
-    /// Our epoch as its owner: what is parked is refused once somebody else has a greater one.
-    fence: i64,
-    /// The first message is the last one that was handled, read again: it tells whether the topic is still the same.
-    verify: bool,
-    /// Set while the partition stands before a message that couldn't be handled; its messages are dropped until the source
-    /// has gone back to it.
-    stopped: Option<Stopped>,
-    /// When what is held has waited long enough.
-    give_up_at: Option<Instant>,
-    /// How many events it remembered when that was last said to be many.
-    said_recent: usize,
-}
-
-impl Owned {
-    /// Says it when the recent set has become large, and again at each doubling.
-    fn watch_recent(&mut self, generation: &str, partition: &Partition) {
-        let progress = self.lane.progress();
-        let recent = progress.recent.len();
-        if recent < RECENT_LARGE {
-            self.said_recent = 0;
-        } else if recent >= 2 * self.said_recent {
-            self.said_recent = recent;
-            tracing::warn!(generation, topic = %partition.topic, partition = partition.number, recent, txid = progress.watermark,
-                "a transaction is open in the write database's cluster since before these events: each of them is remembered, and all \
-                 become slower; find it by pg_stat_activity.backend_xmin and end it");
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Stopped {
-    retry_at: Instant,
-    rewinding: bool,
-    reason: String,
-}
-
-/// A refresh under way, and the events that it will make visible.
-struct Refreshing {
-    task: JoinHandle<Result<(), SinkError>>,
-    events: Vec<DateTime<Utc>>,
-    traced: Vec<Unseen>,
-    began: Instant,
-}
 
 /// What an owner is given.
 pub(super) struct Setup {
@@ -224,6 +173,8 @@ impl Worker {
                 Item::Message(mut message) if self.is_beyond(&message) => {
                     // What waits here must not keep the queue from what comes before the barrier.
                     message.room = None;
+                    // Nor so much memory: it is read again when its turn comes.
+                    message.event = None;
                     self.held_back.push_back(Item::Message(message));
                 }
                 Item::Message(message) => {
@@ -490,70 +441,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Parks what has waited long enough for an event that didn't come.
-    async fn give_up(&mut self) -> Result<(), HostError> {
-        let now = Instant::now();
-        let due = self.owned.iter().filter(|(_, owned)| owned.give_up_at.is_some_and(|at| at <= now));
-        let due: Vec<_> = due.map(|(partition, _)| partition.clone()).collect();
-        let parts = due.into_iter().map(|partition| {
-            if let Some(owned) = self.owned.get_mut(&partition) {
-                owned.give_up_at = None;
-            }
-            let (partition, part) = self.part(partition, Vec::new());
-            (partition, Part { give_up: true, ..part })
-        });
-        let parts = parts.collect();
-        let finished = self.folding.fold(parts, false).await?;
-        self.settle(finished).await
-    }
-
-    fn has_letters(&self) -> bool {
-        self.owned.values().any(|owned| owned.lane.has_parked())
-    }
-
-    /// Does what operators asked for dead letters of ours.
-    async fn look_at_letters(&mut self) -> Result<(), HostError> {
-        self.next_letters = Instant::now() + LETTERS_EVERY;
-        let ours: Vec<_> =
-            self.owned.iter().filter(|(_, owned)| owned.lane.has_parked()).map(|(p, _)| p.clone()).collect();
-        for (partition, aggregate) in self.letters.asked(&ours).await? {
-            // From here on nothing of before is read again: a letter that was passed over would be folded then.
-            self.save_all().await?;
-            self.retry_letters(partition, &aggregate).await?;
-        }
-        Ok(())
-    }
-
-    /// Folds an aggregate's dead letters, in order, until none is left or one still fails.
-    async fn retry_letters(&mut self, partition: Partition, aggregate: &str) -> Result<(), HostError> {
-        loop {
-            let (mut letters, mut deliveries, notes) = self.letters.of(&partition, aggregate).await?;
-            let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
-            if letters.is_empty() {
-                owned.lane.unpark(aggregate);
-                let published = [(partition, owned.lane.published())];
-                self.setup.publisher.publish(self.setup.generation.generation_id, &published);
-                return Ok(());
-            }
-            deliveries.truncate(deliveries.iter().take_while(|delivery| owned.lane.covers(delivery)).count());
-            letters.truncate(deliveries.len());
-            if letters.is_empty() {
-                // They will be, once they are read again; until then they stay asked for.
-                return Ok(());
-            }
-            let fence = owned.fence;
-            let part = Part { deliveries, letters: Some(notes), ..Part::default() };
-            let finished = self.folding.fold(vec![(partition.clone(), part)], false).await?;
-            let settled = finished.settled.first().map_or(0, |(_, settled)| *settled);
-            let stop = finished.stops.first().map(|(_, stop)| stop);
-            self.letters.settle(fence, &letters, settled, stop).await?;
-            self.setup.stats.with(|s| s.applied += finished.applied.len() as u64);
-            if stop.is_some() {
-                return Ok(());
-            }
-        }
-    }
-
     /// Tells Kafka what the read store knows to be handled.
     fn saved(&self, saved: &[(Partition, Progress)]) {
         for (partition, progress) in saved {
@@ -593,66 +480,10 @@ impl Worker {
         }
         Ok(())
     }
-
-    fn wants_refresh(&self) -> bool {
-        !self.invisible.is_empty() && self.refreshing.is_none()
-    }
-
-    fn start_refresh(&mut self) {
-        let sink = Arc::clone(&self.setup.sink);
-        let id = self.calls.generation.clone();
-        let task = tokio::spawn(async move {
-            let started = Instant::now();
-            let result = sink.refresh().await;
-            tracing::debug!(generation = id, ms = started.elapsed().as_millis(), "refreshed");
-            result
-        });
-        let began = Instant::now();
-        let (events, traced) = (std::mem::take(&mut self.invisible), std::mem::take(&mut self.traced));
-        self.refreshing = Some(Refreshing { task, events, traced, began });
-    }
-
-    fn refreshed(&mut self, result: Result<(), String>) {
-        let Some(refreshing) = self.refreshing.take() else { return };
-        // A slow refresh is a busy engine: it gets a while to do something else.
-        let rest = refreshing.began.elapsed().min(REFRESH_EVERY);
-        self.next_refresh = (refreshing.began + REFRESH_EVERY).max(Instant::now() + rest);
-        match result {
-            Ok(()) => {
-                if self.setup.orders.borrow().live {
-                    self.setup.stats.visible(&refreshing.events);
-                }
-                traced::seen(&self.setup.generation.read_model, refreshing.traced);
-            }
-            Err(error) => {
-                self.calls.failed(&error, 0);
-                self.invisible.extend(refreshing.events);
-                traced::keep(&mut self.traced, refreshing.traced);
-            }
-        }
-        self.note_unrefreshed();
-    }
-
-    /// How old the oldest event is that only a refresh keeps from readers.
-    fn note_unrefreshed(&self) {
-        let refreshing = self.refreshing.iter().flat_map(|refreshing| &refreshing.events);
-        let oldest = self.invisible.iter().chain(refreshing).min().copied();
-        self.setup.stats.with(|s| s.doing.unrefreshed = oldest);
-    }
 }
 
 /// The next item, from `at` on.
 async fn paced(items: &mut mpsc::Receiver<Item>, at: Instant) -> Option<Item> {
     tokio::time::sleep_until(at).await;
     items.recv().await
-}
-
-async fn join(refreshing: &mut Option<Refreshing>) -> Result<(), String> {
-    match refreshing {
-        Some(refreshing) => match (&mut refreshing.task).await {
-            Ok(result) => result.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        },
-        None => std::future::pending().await,
-    }
 }
