@@ -8,14 +8,14 @@
 //! an [`Item::Assigned`] before their first. Where to start isn't Kafka's to say: whoever reads the queue answers with the
 //! offsets of the progress that is saved in the read store.
 
+use super::poll::{Queue, poll};
 use crate::apply::{Event, Partition};
 use crate::event::{HeaderName, Raw};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -23,14 +23,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How long a full queue may block polling before the partitions are paused.
-const FULL_QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a revocation waits for the events before it to be handled.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The cluster, and who we are in it.
 #[derive(Clone, Debug, clap::Args)]
@@ -99,7 +96,7 @@ pub struct Message {
 
 impl Message {
     /// About what it takes in memory: the bytes, what each header costs beside them, and what was read.
-    fn kib(&self) -> u32 {
+    pub(super) fn kib(&self) -> u32 {
         /// Values have names and nodes about them.
         const READ: usize = 3;
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
@@ -270,7 +267,7 @@ pub fn partition_counts(config: &KafkaConfig, topics: &[String]) -> Result<BTree
         .collect()
 }
 
-struct Context {
+pub(super) struct Context {
     /// Taken away when the reading ends: handles on the consumer live longer, and the queue must end all the same.
     queue: Mutex<Option<mpsc::Sender<Item>>>,
     end_offsets: Mutex<HashMap<Partition, i64>>,
@@ -331,13 +328,19 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
+    /// Nothing comes any more: whoever reads the queue finds its end.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Whether the queue took it; blocks while it is full.
     fn send(&self, item: Item) -> bool {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         queue.is_some_and(|queue| queue.blocking_send(item).is_ok())
     }
 
-    fn revocations(&self, item: &Item) -> u64 {
+    pub(super) fn revocations(&self, item: &Item) -> u64 {
         let Item::Message(message) = item else { return 0 };
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner).get(&message.partition).copied().unwrap_or(0)
     }
@@ -374,145 +377,4 @@ fn start_at(list: &TopicPartitionList, offsets: &[i64]) -> Result<TopicPartition
         start.add_partition_offset(element.topic(), element.partition(), offset)?;
     }
     Ok(start)
-}
-
-/// The queue's end on the polling thread.
-struct Queue {
-    items: mpsc::Sender<Item>,
-    kib: Arc<Semaphore>,
-    kib_max: u32,
-}
-
-impl Queue {
-    /// Gives the item back if there is no room for it.
-    fn try_put(&self, mut item: Item) -> Option<Item> {
-        if let Item::Message(message) = &mut item
-            && message.room.is_none()
-        {
-            let kib = message.kib().clamp(1, self.kib_max);
-            let Ok(room) = Arc::clone(&self.kib).try_acquire_many_owned(kib) else { return Some(item) };
-            message.room = Some(room);
-        }
-        match self.items.try_send(item) {
-            // nobody reads any more
-            Ok(()) | Err(TrySendError::Closed(_)) => None,
-            Err(TrySendError::Full(back)) => Some(back),
-        }
-    }
-}
-
-fn poll(
-    consumer: &BaseConsumer<Context>,
-    queue: &Queue,
-    read: &Read,
-    rewinds: &std::sync::mpsc::Receiver<(Partition, i64)>,
-    stop: &AtomicBool,
-    fatal: &OnceLock<String>,
-) {
-    let mut topics = Vec::new();
-    while !stop.load(Ordering::Relaxed) && !queue.items.is_closed() {
-        while let Ok((partition, offset)) = rewinds.try_recv() {
-            let offset = if offset == 0 { Offset::Beginning } else { Offset::Offset(offset) };
-            match consumer.seek(&partition.topic, partition.number, offset, Duration::from_secs(5)) {
-                Ok(()) => push(consumer, queue, stop, Item::Rewound(partition)),
-                Err(error) => tracing::warn!(%error, ?partition, "seek failed; the partition was probably revoked"),
-            }
-        }
-        match consumer.poll(POLL) {
-            None => {}
-            Some(Err(error)) => {
-                tracing::warn!(%error, "kafka");
-                if let Some((code, reason)) = consumer.client().fatal_error() {
-                    fatal.get_or_init(|| format!("{code}: {reason}"));
-                    break;
-                }
-            }
-            Some(Ok(message)) => {
-                let raw = raw(&message);
-                let item = Item::Message(Message {
-                    partition: Partition { topic: topic(&mut topics, message.topic()), number: message.partition() },
-                    offset: message.offset(),
-                    sent_ms: message.timestamp().to_millis(),
-                    event: read(&raw),
-                    raw,
-                    room: None,
-                });
-                push(consumer, queue, stop, item);
-            }
-        }
-    }
-    consumer.unsubscribe();
-    // Leaving runs the revocation, which drains the queue; then what was handled is committed.
-    let deadline = Instant::now() + DRAIN_DEADLINE;
-    while Instant::now() < deadline && consumer.assignment().is_ok_and(|a| a.count() > 0) {
-        if let Some(Err(error)) = consumer.poll(Duration::from_millis(20)) {
-            tracing::debug!(%error, "leaving the group");
-        }
-    }
-    consumer.context().leaving.store(true, Ordering::Relaxed);
-    *consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
-}
-
-/// A topic's name, one copy for all of its messages.
-fn topic(known: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
-    if let Some(topic) = known.iter().find(|topic| ***topic == *name) {
-        return Arc::clone(topic);
-    }
-    let topic: Arc<str> = name.into();
-    known.push(Arc::clone(&topic));
-    topic
-}
-
-/// All that a message says, in one piece of memory.
-fn raw(message: &BorrowedMessage<'_>) -> Raw {
-    let headers = || message.headers().into_iter().flat_map(|all| all.iter());
-    let parts = headers().filter_map(|header| header.value).chain(message.key()).chain(message.payload());
-    let mut memory = BytesMut::with_capacity(parts.map(<[u8]>::len).sum());
-    let mut keep = |part: &[u8]| {
-        memory.extend_from_slice(part);
-        memory.split().freeze()
-    };
-    Raw {
-        headers: headers().map(|h| (Raw::header_name(h.key), keep(h.value.unwrap_or_default()))).collect(),
-        key: message.key().map(&mut keep),
-        payload: message.payload().map(&mut keep),
-    }
-}
-
-/// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.
-fn push(consumer: &BaseConsumer<Context>, queue: &Queue, stop: &AtomicBool, item: Item) {
-    let (mut item, full_since, mut paused) = (item, Instant::now(), false);
-    let revocations = consumer.context().revocations(&item);
-    while consumer.context().revocations(&item) == revocations {
-        match queue.try_put(item) {
-            None => break,
-            Some(back) => item = back,
-        }
-        if !paused && full_since.elapsed() > FULL_QUEUE_PATIENCE {
-            paused = consumer.assignment().and_then(|all| consumer.pause(&all)).is_ok();
-        }
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        if paused {
-            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) {
-                // A partition that was assigned meanwhile isn't paused: read its message again later.
-                let again = consumer.seek(
-                    message.topic(),
-                    message.partition(),
-                    Offset::Offset(message.offset()),
-                    Duration::from_secs(1),
-                );
-                if let Err(error) = again {
-                    tracing::warn!(%error, "can't put a message back");
-                }
-                paused = consumer.assignment().and_then(|all| consumer.pause(&all)).is_ok();
-            }
-        } else {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    if paused && let Err(error) = consumer.assignment().and_then(|all| consumer.resume(&all)) {
-        tracing::error!(%error, "can't resume reading");
-    }
 }

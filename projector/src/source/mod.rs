@@ -7,6 +7,7 @@ mod event_store;
 mod heartbeat;
 mod kafka;
 mod partition;
+mod poll;
 mod producer;
 mod resume;
 
