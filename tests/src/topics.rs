@@ -24,7 +24,7 @@ pub async fn make_anew(topic: &str) -> Result<()> {
     make(topic).await
 }
 
-/// Deletes a topic with all that is in it.
+/// Deletes a topic with all that is in it, and waits until the broker no longer tells of it.
 ///
 /// # Errors
 /// When Kafka refuses or takes more than half a minute for it.
@@ -34,7 +34,7 @@ pub async fn delete(topic: &str) -> Result<()> {
     for deleted in admin.delete_topics(&[topic], &options).await? {
         deleted.map_err(|(name, code)| anyhow::anyhow!("deleting {name}: {code}, see {}", log("kafka")))?;
     }
-    Ok(())
+    told(topic, 0).await
 }
 
 /// Makes a topic as `connectors apply` makes it.
@@ -64,6 +64,24 @@ pub async fn make_with(topic: &str, partitions: i32) -> Result<()> {
         for created in admin.create_topics([&new], &options).await? {
             created.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
         }
+        Ok(Some(()))
+    })
+    .await?;
+    told(topic, usize::try_from(partitions)?).await
+}
+
+/// Waits until the broker tells of so many partitions of a topic: the controller answers before the broker has heard of it.
+async fn told(topic: &str, partitions: usize) -> Result<()> {
+    eventually(&format!("{topic} has {partitions} partitions, see {}", log("kafka")), LIMIT, || async {
+        let (config, topic) = (client()?, topic.to_owned());
+        let found = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create()?;
+            let metadata = consumer.fetch_metadata(None, LIMIT)?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            anyhow::Ok(found.map_or(0, |found| found.partitions().iter().filter(|one| one.leader() >= 0).count()))
+        });
+        let found = found.await??;
+        ensure!(found == partitions, "it has {found}");
         Ok(Some(()))
     })
     .await

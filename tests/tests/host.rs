@@ -118,9 +118,7 @@ async fn what_is_misconfigured_is_named_at_the_start() -> Result<()> {
     };
     topics::delete(&plants).await?;
     let gone = format!("topic `{plants}` doesn't exist, or has no partitions");
-    // A deletion is under way for a while.
-    eventually("the topic is gone", SOON, async || Ok(refused(&[&gone, "`connectors apply` creates it"]).await.ok()))
-        .await?;
+    refused(&[&gone, "`connectors apply` creates it"]).await?;
     topics::make_with(&plants, 3).await?;
     let fewer = format!("topic `{plants}` has 3 partitions, and {}-g1 was built with {partitions}", garden.plants);
     refused(&[&fewer, &format!("create it again with {partitions} partitions and refill it")]).await?;
