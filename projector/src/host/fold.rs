@@ -6,35 +6,55 @@ use super::calls::Calls;
 use crate::apply::{Batch, Finished, Part, Partition, Search};
 use crate::projection::ReadModelKind;
 use crate::sink::{Outcome, Stored, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// Documents that a store loads in one go, by its contract.
 const LOAD_MAX: usize = 10_000;
 
-/// What folds into one generation's place.
+/// What folds into one generation's place. Batches without a document in common may be folded beside each other.
+#[derive(Clone)]
 pub(super) struct Folding {
-    pub(super) calls: Calls,
-    pub(super) cache: Cache,
+    calls: Calls,
+    cache: Arc<Mutex<Cache>>,
     fault_delay: Duration,
-    /// From when to when the last batch was written; `None` if nothing of it was.
+}
+
+/// What came of a batch.
+pub(super) struct Folded {
+    pub(super) finished: Finished,
+    /// From when to when it was written; `None` if nothing of it was.
     pub(super) wrote: Option<(SystemTime, SystemTime)>,
 }
 
 impl Folding {
     pub(super) fn new(calls: Calls, share: Share, fault_delay: Duration) -> Self {
-        Self { calls, cache: Cache::new(share), fault_delay, wrote: None }
+        Self { calls, cache: Arc::new(Mutex::new(Cache::new(share))), fault_delay }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a document as it was last written.
+    pub(super) fn forget(&self, key: &str) {
+        self.cache().take(key);
+    }
+
+    /// Forgets all documents.
+    pub(super) fn forget_all(&self) {
+        self.cache().clear();
     }
 
     /// `large`: nobody waits for this batch, and it is so large that others must get their turn while it is folded.
-    pub(super) async fn fold(&mut self, parts: Vec<(Partition, Part)>, large: bool) -> Result<Finished, HostError> {
+    pub(super) async fn fold(&self, parts: Vec<(Partition, Part)>, large: bool) -> Result<Folded, HostError> {
         let apart = |work: &mut dyn FnMut()| if large { tokio::task::block_in_place(work) } else { work() };
         let started = Instant::now();
-        self.wrote = None;
+        let mut wrote: Option<(SystemTime, SystemTime)> = None;
         let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.reader.compiled), Some(parts), None);
         apart(&mut || begun = parts.take().map(|parts| Batch::new(Arc::clone(&compiled), parts)));
-        let Some(mut batch) = begun else { return Ok(Finished::default()) };
+        let Some(mut batch) = begun else { return Ok(Folded { finished: Finished::default(), wrote }) };
         let questions = batch.questions();
         if !questions.is_empty() {
             batch.told(self.calls.look_up(questions).await?);
@@ -56,7 +76,7 @@ impl Folding {
                 tokio::time::sleep(self.fault_delay).await;
             }
             let writing = Instant::now();
-            let since = self.wrote.map_or_else(SystemTime::now, |(since, _)| since);
+            let since = wrote.map_or_else(SystemTime::now, |(since, _)| since);
             let outcomes = self
                 .calls
                 .store(|sink| {
@@ -64,7 +84,7 @@ impl Folding {
                     Box::pin(async move { sink.write(&writes).await })
                 })
                 .await?;
-            self.wrote = Some((since, SystemTime::now()));
+            wrote = Some((since, SystemTime::now()));
             let measures = &self.calls.stats.measures;
             measures.write_seconds.observe(writing.elapsed().as_secs_f64());
             measures.conflicts.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Stale)).count() as u64);
@@ -73,7 +93,7 @@ impl Folding {
             batch.answered(outcomes);
         }
         tracing::debug!(generation = self.calls.generation, ms = started.elapsed().as_millis(), "batch written");
-        Ok(batch.finish())
+        Ok(Folded { finished: batch.finish(), wrote })
     }
 
     /// The documents that name parents, all searches at once.
@@ -93,9 +113,12 @@ impl Folding {
     }
 
     /// The documents of `keys`: those that we wrote last from the cache, the others from the store.
-    async fn load(&mut self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, HostError> {
+    async fn load(&self, keys: Vec<String>) -> Result<Vec<Option<Stored>>, HostError> {
         // What we have is taken out of the cache: it comes back with the answer to its write.
-        let mut known: Vec<Option<Stored>> = keys.iter().map(|key| self.cache.take(key)).collect();
+        let mut known: Vec<Option<Stored>> = {
+            let mut cache = self.cache();
+            keys.iter().map(|key| cache.take(key)).collect()
+        };
         let (all, is_missing) = (keys.len(), known.iter().map(Option::is_none));
         let missing: Vec<String> = keys.into_iter().zip(is_missing).filter_map(|(key, is)| is.then_some(key)).collect();
         let (mut loaded, measures, loading) = (Vec::new(), &self.calls.stats.measures, Instant::now());
@@ -117,16 +140,17 @@ impl Folding {
         Ok(known)
     }
 
-    fn remember(&mut self, writes: Vec<Write>, outcomes: &[Outcome]) {
+    fn remember(&self, writes: Vec<Write>, outcomes: &[Outcome]) {
         // Facts are never loaded. A join's guarantee is that it looks at the store after it has written.
         if matches!(self.calls.reader.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
             return;
         }
+        let mut cache = self.cache();
         for (write, outcome) in writes.into_iter().zip(outcomes) {
             // Of what the store has in another form than we know nothing is kept.
             if *outcome == Outcome::Written {
                 let Write { key, version, fields, state, .. } = write;
-                self.cache.put(key, Stored { version, fields, state });
+                cache.put(key, Stored { version, fields, state });
             }
         }
     }

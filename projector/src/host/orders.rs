@@ -46,6 +46,11 @@ impl Orders {
         }
     }
 
+    /// Whether a full batch may be followed by the next before it has landed: nothing is held back.
+    pub(super) fn flows(&self) -> bool {
+        !self.replaying || (self.throttle.is_none() && !self.yielding)
+    }
+
     /// How long after the begin of a batch of `events` that `took` so long the next one may begin. Only a full batch of a
     /// live read model is followed at once: more is waiting already.
     pub(super) fn pause_after(&self, events: usize, is_full: bool, took: Duration) -> Duration {
@@ -74,8 +79,10 @@ mod tests {
         assert_eq!(yielding.pause_after(125, true, second / 10), second / 2);
         assert_eq!(yielding.pause_after(125, true, second), PAUSE_MAX, "what isn't an event waits too");
         assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500), 1);
-        assert_eq!(Orders { throttle: None, ..throttled }.batch_max(500), REPLAY_BATCH_MAX);
+        assert_eq!(Orders { throttle: None, ..throttled.clone() }.batch_max(500), REPLAY_BATCH_MAX);
+        assert_eq!([&throttled, &yielding].map(Orders::flows), [false; 2]);
         let live = Orders { replaying: false, ..yielding };
+        assert!(live.flows() && Orders { replaying: true, ..Orders::default() }.flows());
         assert_eq!((live.batch_max(500), live.pause_after(500, true, second)), (500, Duration::ZERO));
         let few = |took| live.pause_after(3, false, took);
         assert_eq!(few(Duration::from_millis(4)), Duration::from_millis(12), "it works a third of the time");

@@ -172,7 +172,7 @@ impl Past {
 
     /// Folds, parks what must be, saves; gives the partitions that stopped, with where and why.
     async fn settle(&mut self, parts: Vec<(Partition, Part)>) -> Result<BTreeMap<Partition, (i64, String)>, HostError> {
-        let Finished { lanes, stops, parked, .. } = self.folding.fold(parts, true).await?;
+        let Finished { lanes, stops, parked, .. } = self.folding.fold(parts, true).await?.finished;
         let mut letters: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
         for letter in parked {
             letters.entry(letter.partition.clone()).or_default().push(letter);

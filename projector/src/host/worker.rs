@@ -1,6 +1,7 @@
 //! The owner of one generation: takes what the queue brings, folds, writes, saves progress, in that order and never otherwise.
 
 mod anew;
+mod flight;
 mod lost;
 mod owned;
 mod refresh;
@@ -16,13 +17,15 @@ use super::publisher::Publisher;
 use super::read::Reader;
 use super::saver::Saver;
 use super::stats::Stats;
-use super::traced::{self, Following, Unseen};
+use super::traced::Unseen;
 use super::{HostError, Lookups};
-use crate::apply::{Delivery, Finished, Lane, Part, Partition, Progress, occurrence};
+use crate::apply::{Finished, Lane, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
+use crate::projection::ReadModelKind;
 use crate::sink::Sink;
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
+use flight::Flights;
 use owned::{Owned, Stopped};
 use refresh::{Refreshing, join};
 use standstill::{HELD_BACK_MAX, Standstill};
@@ -70,6 +73,9 @@ pub(super) struct Worker {
     setup: Setup,
     calls: Calls,
     folding: Folding,
+    flights: Flights,
+    /// How many batches may be under way at once.
+    beside: usize,
     letters: Letters,
     owned: BTreeMap<Partition, Owned>,
     saver: Saver,
@@ -108,6 +114,9 @@ impl Worker {
         let now = Instant::now();
         Self {
             folding: Folding::new(calls.clone(), setup.cache_share.clone(), setup.fault_delay),
+            flights: Flights::new(),
+            // Documents of other kinds are made from several partitions: batches beside each other would be in each other's way.
+            beside: if calls.reader.compiled.kind == ReadModelKind::Entity { setup.sink.writers() } else { 1 },
             calls,
             setup,
             letters,
@@ -155,6 +164,7 @@ impl Worker {
                 () = std::future::ready(()), if moves && !self.documents.is_empty() => self.make_anew().await?,
                 () = tokio::time::sleep_until(self.next_letters), if moves && self.has_letters() => self.look_at_letters().await?,
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
+                Some(landed) = self.flights.join_next(), if !self.flights.is_empty() => self.landed(landed).await?,
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
                 saved = self.saver.saved(), if self.saver.has_work() => self.saved(&saved?),
             }
@@ -164,8 +174,14 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let batch_max =
-            self.setup.orders.borrow().batch_max(self.setup.reader.compiled.projection.limits.batch_max.into());
+        let began = Instant::now();
+        let limits = &self.setup.reader.compiled.projection.limits;
+        let (batch_max, wait) = (limits.batch_max.into(), Duration::from_millis(limits.batch_wait_ms.into()));
+        let batch_max = self.setup.orders.borrow().batch_max(batch_max);
+        if self.standstill.is_some() {
+            // What lies beyond the place is told by the lanes.
+            self.land_all().await?;
+        }
         let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
@@ -184,22 +200,31 @@ impl Worker {
                     }
                 }
                 other => {
-                    self.process(std::mem::take(&mut batch), false).await?;
+                    self.process(std::mem::take(&mut batch)).await?;
+                    self.land_all().await?;
                     self.turn(other).await?;
                 }
             }
             size += 1;
             next = if size < batch_max { more() } else { None };
         }
+        let events = batch.values().map(Vec::len).sum();
+        if events == 0 {
+            return Ok(());
+        }
         let is_full = size >= batch_max || self.setup.source.is_full();
-        self.process(batch, is_full).await
+        self.process(batch).await?;
+        if !(is_full && self.setup.orders.borrow().flows()) {
+            self.land_all().await?;
+        }
+        let pause = self.setup.orders.borrow().pause_after(events, is_full, began.elapsed());
+        self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
+        Ok(())
     }
 
     /// Whether a message is for us: of a partition that we own and that goes on, and not handled yet.
     fn is_wanted(&self, message: &Message) -> bool {
-        self.owned
-            .get(&message.partition)
-            .is_some_and(|o| o.stopped.is_none() && message.offset >= o.lane.progress().next_offset)
+        self.owned.get(&message.partition).is_some_and(|o| o.stopped.is_none() && message.offset >= o.next())
     }
 
     /// Finds out whether the topic is still the one that was read before. One that was deleted and made anew begins again at
@@ -214,7 +239,7 @@ impl Worker {
         };
         let verify = std::mem::take(&mut owned.verify);
         let next = batch.get(&message.partition).and_then(|messages| messages.last()).map_or(0, |last| last.offset + 1);
-        let next = owned.lane.progress().next_offset.max(next);
+        let next = owned.next().max(next);
         if message.offset >= next {
             if verify && message.offset > next {
                 self.stand_before_lost(next, message)?;
@@ -229,7 +254,8 @@ impl Worker {
             }
         }
         // What came of the old topic is settled first.
-        self.process(std::mem::take(batch), false).await?;
+        self.process(std::mem::take(batch)).await?;
+        self.land_all().await?;
         tracing::warn!(generation = self.calls.generation, topic = %message.partition.topic, partition = message.partition.number,
             offset = message.offset, expected = next, "the topic was made anew: beginning with it again");
         if let Some(owned) = self.owned.get_mut(&message.partition) {
@@ -249,7 +275,7 @@ impl Worker {
             Item::Assigned(partitions, answer) => self.assigned(partitions, answer).await?,
             Item::Revoked(partitions, done) => {
                 self.save_all().await?;
-                self.folding.cache.clear();
+                self.folding.forget_all();
                 for partition in &partitions {
                     self.forget_held_back(partition);
                     self.owned.remove(partition);
@@ -316,66 +342,13 @@ impl Worker {
         Ok(())
     }
 
-    /// `is_full`: more waits already.
-    async fn process(&mut self, messages: BTreeMap<Partition, Vec<Message>>, is_full: bool) -> Result<(), HostError> {
-        if messages.is_empty() {
-            return Ok(());
-        }
-        let (began, size) = (Instant::now(), messages.values().map(Vec::len).sum());
-        let (live, replaying) = (self.setup.orders.borrow().live, self.setup.orders.borrow().replaying);
-        let mut following = Following::begin(live && !replaying);
-        let mut parts = Vec::with_capacity(messages.len());
-        for (partition, messages) in messages {
-            let mut deliveries = Vec::with_capacity(messages.len());
-            for message in messages {
-                let delivery = match message.event {
-                    Some(event) => Delivery { offset: message.offset, raw: message.raw, event },
-                    None => self.calls.read(message.offset, message.raw).await?,
-                };
-                following.note(&partition, &delivery, message.sent_ms);
-                deliveries.push(delivery);
-                // Reading a large batch takes a while; others are due.
-                if deliveries.len() % READ_AT_ONCE == 0 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            parts.push(self.part(partition, deliveries));
-        }
-        self.in_hand(&parts, size);
-        let finished = self.folding.fold(parts, replaying).await?;
-        let names =
-            (self.setup.generation.read_model.as_str(), self.calls.generation.as_str(), self.calls.store_name());
-        let unseen = following.show(names, self.folding.wrote, &finished);
-        if self.setup.sink.needs_refresh() {
-            traced::keep(&mut self.traced, unseen);
-        }
-        self.settle(finished).await?;
-        let limits = &self.setup.reader.compiled.projection.limits;
-        let wait = Duration::from_millis(limits.batch_wait_ms.into());
-        let pause = self.setup.orders.borrow().pause_after(size, is_full, began.elapsed());
-        self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
-        Ok(())
-    }
-
-    /// Notes what is in hand, so that how late it is can be seen while it is.
-    fn in_hand(&self, parts: &[(Partition, Part)], size: usize) {
-        let deliveries = parts.iter().flat_map(|(_, part)| &part.deliveries);
-        let happened = deliveries.filter_map(|d| d.event.as_ref().ok().map(|event| event.envelope.occurred_at));
-        let oldest = happened.min();
-        self.setup.stats.with(|s| s.doing.in_hand = oldest);
-        #[allow(clippy::cast_precision_loss, reason = "a batch's size")]
-        self.setup.stats.measures.batch_events.observe(size as f64);
-    }
-
-    /// A partition's share of a batch; its lane goes with it until the batch is settled.
-    fn part(&mut self, partition: Partition, deliveries: Vec<Delivery>) -> (Partition, Part) {
+    /// Whether so many events were parked lately that it isn't the events' fault.
+    fn parks_too_many(&mut self) -> bool {
         let minute_ago = Instant::now().checked_sub(Duration::from_secs(60));
         while self.poison.front().is_some_and(|at| minute_ago.is_some_and(|ago| *at < ago)) {
             self.poison.pop_front();
         }
-        let no_parking = self.poison.len() >= PARKED_A_MINUTE;
-        let lane = self.owned.get_mut(&partition).map(|owned| std::mem::take(&mut owned.lane)).unwrap_or_default();
-        (partition, Part { lane, deliveries, no_parking, ..Part::default() })
+        self.poison.len() >= PARKED_A_MINUTE
     }
 
     /// Parks, saves and publishes what a batch came to.
@@ -401,7 +374,7 @@ impl Worker {
         for (partition, lane) in finished.lanes {
             if let Some(owned) = self.owned.get_mut(&partition) {
                 owned.give_up_at = lane.is_holding().then(|| owned.give_up_at.unwrap_or(now + HOLD));
-                owned.lane = lane;
+                (owned.lane, owned.away) = (lane, None);
                 owned.watch_recent(&self.calls.generation, &partition);
             }
         }
@@ -428,9 +401,9 @@ impl Worker {
                 let before = s.next.insert(partition.clone(), progress.next_offset).unwrap_or(progress.next_offset);
                 s.handled += u64::try_from(progress.next_offset - before).unwrap_or_default();
             }
-            s.doing.in_hand = None;
             s.doing.last_applied = s.doing.last_applied.max(finished.applied.iter().max().copied());
         });
+        self.note_in_hand();
         if !needs_refresh && live {
             self.setup.stats.visible(&finished.applied);
         }
@@ -448,8 +421,9 @@ impl Worker {
         }
     }
 
-    /// Waits until all progress is saved.
+    /// Waits until every batch has landed and all progress is saved.
     async fn save_all(&mut self) -> Result<(), HostError> {
+        self.land_all().await?;
         while self.saver.has_work() {
             self.saver.hurry();
             let saved = self.saver.saved().await?;

@@ -1,8 +1,8 @@
 //! Where read models live. One folder a store, the same file names in each; this file is the contract that all keep.
 //!
 //! # The contract
-//! A [`Sink`] is one generation's place in one store: an index, a table, a key space. Loads and writes come one at a time;
-//! refreshes, saves and counts may run beside them:
+//! A [`Sink`] is one generation's place in one store: an index, a table, a key space. Loads and writes of one document come one
+//! at a time, and at most [`Sink::writers`] batches beside each other; refreshes, saves and counts may run beside them:
 //!
 //! 1. [`Sink::prepare`] once, before anything else: creates the place, or finds that it is there and belongs to this generation.
 //! 2. [`Sink::load_progress`] when partitions are assigned, to learn where to go on.
@@ -236,6 +236,12 @@ pub trait Sink: Send + Sync {
     /// document as for fifty, a flood is better met with fewer and larger batches; an event that comes alone never waits.
     fn pace(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// How many batches, without a document in common, it may be given at once. More than one where a store would otherwise be idle
+    /// while the next batch is made.
+    fn writers(&self) -> usize {
+        1
     }
 
     /// The progress saved for these partitions, in that order.

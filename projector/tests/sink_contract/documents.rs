@@ -28,6 +28,7 @@ pub(super) async fn documents(sink: &dyn Sink, text: Text) -> Result<()> {
     conditional(sink).await?;
     one_bad_item(sink).await?;
     many_in_order(sink).await?;
+    batches_beside_each_other(sink).await?;
     tombstones(sink).await?;
     values(sink, text).await?;
     keys(sink).await?;
@@ -101,6 +102,27 @@ async fn one_bad_item(sink: &dyn Sink) -> Result<()> {
     ensure!(matches!(&outcomes[..], [Outcome::Written, Outcome::Rejected(_), Outcome::Written]), "{outcomes:?}");
     ensure!(one(sink, "good-2").await?.is_some() && one(sink, "bad").await?.is_none(), "the others land");
     Ok(())
+}
+
+/// As many as it takes at once, each loading what it wrote before while the others write; one has a bad item, one comes too late.
+async fn batches_beside_each_other(sink: &dyn Sink) -> Result<()> {
+    let key = |writer: usize, i: i64| format!("beside-{writer}-{i}");
+    let writer = async |writer: usize| -> Result<()> {
+        for round in 1..=3 {
+            let batch: Vec<Write> = (0..600).map(|i| named(&key(writer, i), 10 * round)).collect();
+            written(sink, &batch).await?;
+            let keys: Vec<String> = batch.iter().map(|write| write.key.clone()).collect();
+            let expected: Vec<_> = batch.iter().map(|write| Some(write.stored())).collect();
+            ensure!(sink.load(&keys).await? == expected, "writer {writer}, round {round}: not what it wrote");
+        }
+        let fields = Some(Object::from([("_seq".into(), Value::from("x"))]));
+        let bad = Write { key: format!("beside-bad-{writer}"), version: 1, fields, ..Write::default() };
+        let last = [named(&key(writer, 0), 29), bad, named(&key(writer, 1), 31)];
+        let outcomes = sink.write(&last).await?;
+        ensure!(matches!(&outcomes[..], [Outcome::Stale, Outcome::Rejected(_), Outcome::Written]), "{outcomes:?}");
+        Ok(())
+    };
+    futures::future::try_join_all((0..sink.writers()).map(writer)).await.map(drop)
 }
 
 async fn many_in_order(sink: &dyn Sink) -> Result<()> {

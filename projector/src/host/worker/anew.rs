@@ -13,6 +13,7 @@ impl Worker {
     /// Does the next one, and says what came of it.
     pub(super) async fn make_anew(&mut self) -> Result<(), HostError> {
         let Some((id, key)) = self.documents.pop_front() else { return Ok(()) };
+        self.land_all().await?;
         let Some(partition) = self.partition_of(&key) else { return self.say_anew(id, Err(NOT_ONE.to_owned())).await };
         if !self.owned.contains_key(&partition) {
             // Another host's.
@@ -63,7 +64,7 @@ impl Worker {
             Ok(None) => return Ok(Err("no event of it was handled yet".to_owned())),
             Err(reason) => return Ok(Err(reason)),
         };
-        self.folding.cache.take(key);
+        self.folding.forget(key);
         let outcomes = self
             .calls
             .store(|sink| {

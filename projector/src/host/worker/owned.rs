@@ -1,5 +1,6 @@
 //! What an owner knows of each of its partitions.
 
+use super::flight::Away;
 use crate::apply::{Lane, Partition};
 use tokio::time::Instant;
 
@@ -10,6 +11,8 @@ const RECENT_LARGE: usize = 20_000;
 #[derive(Debug, Default)]
 pub(super) struct Owned {
     pub(super) lane: Lane,
+    /// Set while a batch has the lane.
+    pub(super) away: Option<Away>,
     /// Our epoch as its owner: what is parked is refused once somebody else has a greater one.
     pub(super) fence: i64,
     /// The first message is the last one that was handled, read again: it tells whether the topic is still the same.
@@ -24,6 +27,11 @@ pub(super) struct Owned {
 }
 
 impl Owned {
+    /// The offset of the first message that is neither handled nor under way.
+    pub(super) fn next(&self) -> i64 {
+        self.away.as_ref().map_or(self.lane.progress().next_offset, |away| away.next)
+    }
+
     /// Says it when the recent set has become large, and again at each doubling.
     pub(super) fn watch_recent(&mut self, generation: &str, partition: &Partition) {
         let progress = self.lane.progress();

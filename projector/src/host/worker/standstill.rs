@@ -40,6 +40,7 @@ pub(super) async fn changed(orders: &mut watch::Receiver<Orders>) {
 impl Worker {
     /// Follows the orders as they are now.
     pub(super) async fn ordered(&mut self) -> Result<(), HostError> {
+        self.land_all().await?;
         let orders = self.setup.orders.borrow_and_update().clone();
         self.documents = orders.documents.into();
         self.follow(orders.barrier, orders.seen).await
@@ -115,7 +116,7 @@ impl Worker {
     /// Says that we stand at the place, once all of our partitions do.
     pub(super) async fn arrive(&mut self) -> Result<(), HostError> {
         let Some(standstill) = self.standstill.as_ref().filter(|standstill| !standstill.said) else { return Ok(()) };
-        let Some(ends) = standstill.ends() else { return Ok(()) };
+        let Some(ends) = standstill.ends().filter(|_| self.flights.is_empty()) else { return Ok(()) };
         let stands = |(partition, owned): (&Partition, &super::Owned)| {
             !owned.lane.is_holding() && ends.get(partition) == Some(&owned.lane.progress().next_offset)
         };

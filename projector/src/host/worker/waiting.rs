@@ -11,6 +11,7 @@ const LETTERS_EVERY: Duration = Duration::from_secs(1);
 impl Worker {
     /// Parks what has waited long enough for an event that didn't come.
     pub(super) async fn give_up(&mut self) -> Result<(), HostError> {
+        self.land_all().await?;
         let now = Instant::now();
         let due = self.owned.iter().filter(|(_, owned)| owned.give_up_at.is_some_and(|at| at <= now));
         let due: Vec<_> = due.map(|(partition, _)| partition.clone()).collect();
@@ -22,8 +23,8 @@ impl Worker {
             (partition, Part { give_up: true, ..part })
         });
         let parts = parts.collect();
-        let finished = self.folding.fold(parts, false).await?;
-        self.settle(finished).await
+        let folded = self.folding.fold(parts, false).await?;
+        self.settle(folded.finished).await
     }
 
     pub(super) fn has_letters(&self) -> bool {
@@ -33,6 +34,7 @@ impl Worker {
     /// Does what operators asked for dead letters of ours.
     pub(super) async fn look_at_letters(&mut self) -> Result<(), HostError> {
         self.next_letters = Instant::now() + LETTERS_EVERY;
+        self.land_all().await?;
         let ours: Vec<_> =
             self.owned.iter().filter(|(_, owned)| owned.lane.has_parked()).map(|(p, _)| p.clone()).collect();
         for (partition, aggregate) in self.letters.asked(&ours).await? {
@@ -62,7 +64,7 @@ impl Worker {
             }
             let fence = owned.fence;
             let part = Part { deliveries, letters: Some(notes), ..Part::default() };
-            let finished = self.folding.fold(vec![(partition.clone(), part)], false).await?;
+            let finished = self.folding.fold(vec![(partition.clone(), part)], false).await?.finished;
             let settled = finished.settled.first().map_or(0, |(_, settled)| *settled);
             let stop = finished.stops.first().map(|(_, stop)| stop);
             self.letters.settle(fence, &letters, settled, stop).await?;

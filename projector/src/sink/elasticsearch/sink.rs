@@ -14,6 +14,8 @@ use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 pub(super) const PROGRESS_INDEX: &str = "projector-progress";
+/// Batches at once.
+const WRITERS: usize = 2;
 /// The owner refreshes after it has written; the engine by itself only in case an owner died before.
 pub(super) const REFRESH_INTERVAL: &str = "10s";
 /// Nobody sees a write before the next refresh, and there are ten of them a second at most.
@@ -224,6 +226,10 @@ impl Sink for ElasticsearchSink {
 
     fn pace(&self) -> Duration {
         PACE
+    }
+
+    fn writers(&self) -> usize {
+        WRITERS
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {

@@ -14,6 +14,8 @@ use sqlx::AssertSqlSafe;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+/// Batches at once.
+const WRITERS: usize = 4;
 /// A statement's rows: enough to be quick, few enough to end soon and to be cheap to halve.
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 << 20;
@@ -276,6 +278,10 @@ impl Sink for PostgresSink {
             self.write_some(&rows, &mut outcomes).await?;
         }
         Ok(outcomes)
+    }
+
+    fn writers(&self) -> usize {
+        WRITERS
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {

@@ -13,6 +13,8 @@ use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 const WRITE: &str = include_str!("write.lua");
+/// Batches at once.
+const WRITERS: usize = 4;
 /// What refuses a write, and what does when a document is made anew.
 const OLDER: &str = "stored >= new";
 const OLDER_OR_SAME: &str = "stored > new";
@@ -263,6 +265,10 @@ impl Sink for RedisSink {
     async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
         let some: Vec<_> = batch.chunks(PIPELINE_MAX).map(|batch| self.write_some(batch)).collect();
         stream::iter(some).buffered(PIPELINES).try_concat().await
+    }
+
+    fn writers(&self) -> usize {
+        WRITERS
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {

@@ -1,0 +1,201 @@
+//! Batches under way: several at once where each document is made from one partition's events alone and the store takes several, so
+//! that one is folded while the store answers for another. A partition is in one of them at most, which keeps its events in order; its
+//! lane is away with the batch. Whoever needs the lanes lets all batches land first ([`Worker::land_all`]).
+
+use super::super::HostError;
+use super::super::fold::Folded;
+use super::super::traced::{self, Following};
+use super::{READ_AT_ONCE, Worker};
+use crate::apply::{Delivery, Part, Partition};
+use crate::source::Message;
+use chrono::{DateTime, Utc};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use tokio::task::{JoinError, JoinSet};
+
+/// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it.
+const BATCH_MIN: usize = 250;
+
+/// A partition's messages in a batch.
+type Messages = BTreeMap<Partition, Vec<Message>>;
+/// The batches under way.
+pub(super) type Flights = JoinSet<Result<Landed, HostError>>;
+
+/// What is known of a partition while a batch has its lane.
+#[derive(Debug)]
+pub(super) struct Away {
+    /// The offset behind the batch's last message.
+    pub(super) next: i64,
+    /// When the oldest of its events happened.
+    pub(super) oldest: Option<DateTime<Utc>>,
+}
+
+/// A batch that the store has answered for.
+pub(super) struct Landed {
+    folded: Folded,
+    following: Following,
+}
+
+impl Worker {
+    /// Starts batches of all these messages; waits only for what must land before that.
+    pub(super) async fn process(&mut self, messages: Messages) -> Result<(), HostError> {
+        let mut batches = apart(messages, self.beside);
+        while !batches.is_empty() {
+            match batches.iter().position(|batch| self.may_start(batch)) {
+                Some(at) => self.start(batches.swap_remove(at)).await?,
+                None => self.land_one().await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn may_start(&self, batch: &Messages) -> bool {
+        let is_away = |partition| self.owned.get(partition).is_some_and(|owned| owned.away.is_some());
+        self.flights.len() < self.beside && !batch.keys().any(is_away)
+    }
+
+    async fn start(&mut self, batch: Messages) -> Result<(), HostError> {
+        let (live, replaying) = (self.setup.orders.borrow().live, self.setup.orders.borrow().replaying);
+        let (mut following, mut parts, mut size) = (Following::begin(live && !replaying), Vec::new(), 0);
+        for (partition, messages) in batch {
+            let mut deliveries = Vec::with_capacity(messages.len());
+            // A batch before it may have stopped the partition.
+            for message in messages.into_iter().filter(|message| self.is_wanted(message)).collect::<Vec<_>>() {
+                let delivery = match message.event {
+                    Some(event) => Delivery { offset: message.offset, raw: message.raw, event },
+                    None => self.calls.read(message.offset, message.raw).await?,
+                };
+                following.note(&partition, &delivery, message.sent_ms);
+                deliveries.push(delivery);
+                // Reading a large batch takes a while; others are due.
+                if deliveries.len() % READ_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let Some(last) = deliveries.last() else { continue };
+            let happened =
+                deliveries.iter().filter_map(|d| d.event.as_ref().ok().map(|event| event.envelope.occurred_at));
+            let away = Away { next: last.offset + 1, oldest: happened.min() };
+            size += deliveries.len();
+            parts.push(self.part(partition.clone(), deliveries));
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.away = Some(away);
+            }
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        self.note_in_hand();
+        #[allow(clippy::cast_precision_loss, reason = "a batch's size")]
+        self.setup.stats.measures.batch_events.observe(size as f64);
+        let folding = self.folding.clone();
+        self.flights
+            .spawn(async move { folding.fold(parts, replaying).await.map(|folded| Landed { folded, following }) });
+        Ok(())
+    }
+
+    /// A partition's share of a batch; its lane goes with it until the batch is settled.
+    pub(super) fn part(&mut self, partition: Partition, deliveries: Vec<Delivery>) -> (Partition, Part) {
+        let no_parking = self.parks_too_many();
+        let lane = self.owned.get_mut(&partition).map(|owned| std::mem::take(&mut owned.lane)).unwrap_or_default();
+        (partition, Part { lane, deliveries, no_parking, ..Part::default() })
+    }
+
+    /// Settles a batch that has landed.
+    pub(super) async fn landed(
+        &mut self,
+        landed: Result<Result<Landed, HostError>, JoinError>,
+    ) -> Result<(), HostError> {
+        let Landed { folded, following } = landed.map_err(|error| {
+            tracing::error!(generation = self.calls.generation, %error, "a batch ended unexpectedly");
+            HostError::Died(self.calls.generation.clone())
+        })??;
+        let names =
+            (self.setup.generation.read_model.as_str(), self.calls.generation.as_str(), self.calls.store_name());
+        let unseen = following.show(names, folded.wrote, &folded.finished);
+        if self.setup.sink.needs_refresh() {
+            traced::keep(&mut self.traced, unseen);
+        }
+        self.settle(folded.finished).await
+    }
+
+    async fn land_one(&mut self) -> Result<(), HostError> {
+        match self.flights.join_next().await {
+            Some(landed) => self.landed(landed).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets all batches land: afterwards every lane is here.
+    pub(super) async fn land_all(&mut self) -> Result<(), HostError> {
+        while !self.flights.is_empty() {
+            self.land_one().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is in hand, so that how late it is can be seen while it is.
+    pub(super) fn note_in_hand(&self) {
+        let oldest = self.owned.values().filter_map(|owned| owned.away.as_ref()?.oldest).min();
+        self.setup.stats.with(|s| s.doing.in_hand = oldest);
+    }
+}
+
+/// Messages as at most so many batches of whole partitions, about alike in size.
+fn apart(messages: Messages, beside: usize) -> Vec<Messages> {
+    let size: usize = messages.values().map(Vec::len).sum();
+    let mut batches: Vec<Messages> = Vec::new();
+    batches.resize_with((size / BATCH_MIN).clamp(1, beside), Messages::new);
+    let mut partitions: Vec<_> = messages.into_iter().collect();
+    partitions.sort_by_key(|(_, messages)| Reverse(messages.len()));
+    for (partition, messages) in partitions {
+        let least = batches.iter_mut().min_by_key(|batch| batch.values().map(Vec::len).sum::<usize>());
+        if let Some(batch) = least {
+            batch.insert(partition, messages);
+        }
+    }
+    batches.retain(|batch| !batch.is_empty());
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Raw;
+
+    fn messages(counts: &[usize]) -> Messages {
+        let of = |(number, count): (i32, &usize)| {
+            let partition = Partition { topic: "events.loan".into(), number };
+            let message = |offset| Message {
+                partition: partition.clone(),
+                offset,
+                sent_ms: None,
+                raw: Raw::default(),
+                event: None,
+                room: None,
+            };
+            (partition.clone(), (0..).take(*count).map(message).collect())
+        };
+        (0..).zip(counts).map(of).collect()
+    }
+
+    /// The partitions and sizes of the batches.
+    fn parts(counts: &[usize], beside: usize) -> Vec<(Vec<i32>, usize)> {
+        let batches = apart(messages(counts), beside);
+        let part = |batch: &Messages| {
+            (batch.keys().map(|partition| partition.number).collect(), batch.values().map(Vec::len).sum())
+        };
+        let mut parts: Vec<_> = batches.iter().map(part).collect();
+        parts.sort();
+        parts
+    }
+
+    #[test]
+    fn a_flood_is_divided_by_partition_and_a_few_events_are_not() {
+        assert_eq!(parts(&[1, 2, 3], 4), [(vec![0, 1, 2], 6)]);
+        assert_eq!(parts(&[400, 300, 200, 100], 1), [(vec![0, 1, 2, 3], 1000)]);
+        assert_eq!(parts(&[400, 300, 200, 100], 2), [(vec![0, 3], 500), (vec![1, 2], 500)]);
+        assert_eq!(parts(&[2000, 10], 4), [(vec![0], 2000), (vec![1], 10)], "a partition is never in two");
+        assert_eq!(parts(&[], 4), []);
+    }
+}
