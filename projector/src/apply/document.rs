@@ -2,9 +2,10 @@
 
 use super::join;
 use crate::event::{Envelope, SeenEvent};
-use crate::expr::{Object, Program, RunError, Value};
+use crate::expr::{KeyString, Names, Object, Program, RunError, Value};
 use crate::projection::{ReadModelKind, Ttl};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A topic's partition.
@@ -45,6 +46,37 @@ pub struct Write {
     pub parents: Vec<String>,
     /// Lands on this very version too: the document is made anew.
     pub again: bool,
+    /// What is new in it, where that is known; a store may replace all fields all the same.
+    pub changed: Option<Changed>,
+}
+
+/// What is new in a document since a version of it that had fields: a store that holds that very version needs to be given no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// That version.
+    pub since: i64,
+    sets: Vec<Names>,
+}
+
+impl Changed {
+    /// Nothing yet.
+    #[must_use]
+    pub fn since(version: i64) -> Self {
+        Self { since: version, sets: Vec::new() }
+    }
+
+    /// These fields may be others now, or gone.
+    pub fn add(&mut self, names: &Names) {
+        if !self.sets.iter().any(|known| Arc::ptr_eq(known, names)) {
+            self.sets.push(Arc::clone(names));
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn fields(&self) -> BTreeSet<&KeyString> {
+        self.sets.iter().flat_map(|names| names.iter()).collect()
+    }
 }
 
 /// What became of one [`Write`].
@@ -94,6 +126,21 @@ impl Write {
     pub fn stored(&self) -> Stored {
         Stored { version: self.version, fields: self.fields.clone(), state: self.state.clone() }
     }
+
+    /// [`Write::stored`], made from what a store holds and from what changed alone; none if it holds another version than that.
+    #[must_use]
+    pub fn stored_over(&self, held: &Stored) -> Option<Stored> {
+        let Some(changed) = &self.changed else { return Some(self.stored()) };
+        let (mut fields, new) =
+            held.fields.clone().filter(|_| held.version == changed.since).zip(self.fields.as_ref())?;
+        for name in changed.fields() {
+            match new.get(name) {
+                Some(value) => _ = fields.insert(name.clone(), value.clone()),
+                None => _ = fields.remove(name),
+            }
+        }
+        Some(Stored { version: self.version, fields: Some(fields), state: self.state.clone() })
+    }
 }
 
 impl Stored {
@@ -103,28 +150,28 @@ impl Stored {
         if kind == ReadModelKind::Join { join::own_sequence(self.state.as_ref()) } else { self.version }
     }
 
-    /// Folds one event in. The document is unchanged if that fails.
-    pub(super) fn fold(
+    /// Folds one event in: gives the fields that may be others now, `None` if any of them may. The document is unchanged if that fails.
+    pub(super) fn fold<'a>(
         &mut self,
-        program: &Program,
+        program: &'a Program,
         event: &Event,
         data: &Value,
         looked_up: Option<&Object>,
-    ) -> Result<(), Poison> {
+    ) -> Result<Option<&'a Names>, Poison> {
         // The program may fail half way; then the fields must still be what they were.
         let kept = if program.can_fail() { self.fields.clone() } else { None };
         let mut document = Value::Object(self.fields.take().unwrap_or_default());
         let seen = SeenEvent::new(&event.envelope, data, looked_up);
-        let result = program.run(&mut document, &seen).map_err(Poison::from).and_then(|_| match document {
-            Value::Object(fields) => Ok(Some(fields)),
-            Value::Null => Ok(None),
+        let result = program.change(&mut document, &seen).map_err(Poison::from).and_then(|names| match document {
+            Value::Object(fields) => Ok((Some(fields), names)),
+            Value::Null => Ok((None, None)),
             other => Err(Poison::NotADocument(other.kind_str().to_owned())),
         });
         match result {
-            Ok(fields) => {
+            Ok((fields, names)) => {
                 self.fields = fields;
                 self.version = event.envelope.reference.sequence;
-                Ok(())
+                Ok(names)
             }
             Err(poison) => {
                 self.fields = kept;

@@ -26,6 +26,6 @@ mod progress;
 mod rollup;
 
 pub use batch::{Batch, Finished, Part, Question, Search, Stop};
-pub use document::{Event, Outcome, Partition, Poison, Stored, Write};
+pub use document::{Changed, Event, Outcome, Partition, Poison, Stored, Write};
 pub use lane::{Delivery, Lane, LetterNote, Parked, TRIES, TRIES_TO_FIND};
 pub use progress::{Occurrence, Progress, Seen, occurrence};

@@ -1,9 +1,10 @@
 //! Compiling a program against known types, and running it.
 
 use super::target::{Fields, Sides};
-use super::{Kind, Value, check, functions, rewrite};
+use super::{KeyString, Kind, Value, check, functions, rewrite};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use vrl::compiler::runtime::{Runtime, Terminate};
 use vrl::compiler::state::{ExternalEnv, LocalEnv};
 use vrl::compiler::{CompileConfig, Compiler as Engine, Function, TimeZone, TypeState};
@@ -51,10 +52,14 @@ pub enum RunError {
     Aborted(String),
 }
 
+/// Names of a document's fields.
+pub type Names = Arc<BTreeSet<KeyString>>;
+
 /// A compiled program. Cheap to share, immutable; each run brings its own state.
 #[derive(Clone, Debug)]
 pub struct Program {
     inner: vrl::compiler::Program,
+    sets: Option<Names>,
     result: Kind,
     document: Kind,
 }
@@ -96,7 +101,8 @@ impl Compiler {
         if !unknown.is_empty() {
             return Err(unknown);
         }
-        Ok(Program { result: end.result.kind().clone(), document: after, inner: compiled.program })
+        let sets = sets(&compiled.program).map(Arc::new);
+        Ok(Program { result: end.result.kind().clone(), document: after, inner: compiled.program, sets })
     }
 }
 
@@ -125,25 +131,30 @@ impl Program {
     /// # Errors
     /// [`RunError`]; `document` may then be half changed.
     pub fn run(&self, document: &mut Value, event: &dyn Fields) -> Result<Value, RunError> {
-        let mut target = Sides { document, event };
-        Runtime::default().resolve(&mut target, &self.inner, &TimeZone::Named(chrono_tz::UTC)).map_err(
-            |stop| match stop {
-                Terminate::Abort(error) => RunError::Aborted(error.to_string()),
-                stop => RunError::Failed(stop.to_string()),
-            },
-        )
+        self.resolve(&mut Sides { document, event, changed_otherwise: false })
     }
 
-    /// The document's fields that the program may set; `None` if it may touch any of them.
+    /// Runs the program for what it does to the document: gives the fields that may have become others, `None` if any of them may.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn change(&self, document: &mut Value, event: &dyn Fields) -> Result<Option<&Names>, RunError> {
+        let mut sides = Sides { document, event, changed_otherwise: false };
+        self.resolve(&mut sides)?;
+        Ok(self.sets.as_ref().filter(|_| !sides.changed_otherwise))
+    }
+
+    fn resolve(&self, sides: &mut Sides<'_>) -> Result<Value, RunError> {
+        Runtime::default().resolve(sides, &self.inner, &TimeZone::Named(chrono_tz::UTC)).map_err(|stop| match stop {
+            Terminate::Abort(error) => RunError::Aborted(error.to_string()),
+            stop => RunError::Failed(stop.to_string()),
+        })
+    }
+
+    /// The document's fields that the program may set, but not those that it may delete; `None` if it may set any of them.
     #[must_use]
-    pub fn sets(&self) -> Option<BTreeSet<String>> {
-        let paths = self.inner.info().target_assignments.iter().filter(|path| path.prefix == PathPrefix::Event);
-        paths
-            .map(|path| match path.path.segments.first() {
-                Some(OwnedSegment::Field(field)) => Some(field.to_string()),
-                _ => None,
-            })
-            .collect()
+    pub fn sets(&self) -> Option<&Names> {
+        self.sets.as_ref()
     }
 
     /// Whether the program reads this field of the document.
@@ -174,6 +185,16 @@ impl Program {
     pub fn can_fail(&self) -> bool {
         self.inner.info().fallible || self.inner.info().abortable
     }
+}
+
+fn sets(program: &vrl::compiler::Program) -> Option<BTreeSet<KeyString>> {
+    let paths = program.info().target_assignments.iter().filter(|path| path.prefix == PathPrefix::Event);
+    paths
+        .map(|path| match path.path.segments.first() {
+            Some(OwnedSegment::Field(field)) => Some(field.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 impl From<&vrl::diagnostic::Diagnostic> for Diagnostic {
@@ -234,9 +255,27 @@ mod tests {
 
     #[test]
     fn what_a_program_sets_is_known() {
-        let set = compile(".total = %data.total\n.a = { \"b\": 1 }\n.a.b = 2\nx = .total").unwrap().sets().unwrap();
-        assert_eq!(set, ["a".to_owned(), "total".to_owned()].into());
+        let program = compile(".total = %data.total\n.a = { \"b\": 1 }\n.a.b = 2\nx = .total").unwrap();
+        assert_eq!(**program.sets().unwrap(), ["a".into(), "total".into()].into());
         assert_eq!(compile(". = [{ \"a\": 1 }]").unwrap().sets(), None, "the whole document");
+    }
+
+    #[test]
+    fn what_a_run_changed_is_known_unless_it_deletes() {
+        let event = Value::from(Object::from([("data".into(), Value::from(Object::new()))]));
+        let changed = |source| {
+            let mut document = Value::Object(Object::from([("total".into(), Value::from(1))]));
+            let program = compile(source).unwrap();
+            program.change(&mut document, &event).unwrap().map(|names| names.iter().map(ToString::to_string).collect())
+        };
+        let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(changed(".total = 2"), names(&["total"]));
+        assert_eq!(changed("if %sequence == 1 { .total = 2 }"), names(&["total"]), "it may");
+        assert_eq!(changed("for_each([1]) -> |_i, n| { .n = n }"), names(&["n"]));
+        assert_eq!(changed(".total, .err = to_int(%data.name)"), names(&["err", "total"]));
+        assert_eq!(changed("del(.total)"), None);
+        assert_eq!(changed(".n = 1\nif %sequence == 1 { del(.total) }"), names(&["n"]), "only a run that deletes");
+        assert_eq!(changed(". = {}"), None);
     }
 
     #[test]

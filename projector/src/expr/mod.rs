@@ -14,7 +14,7 @@ mod rewrite;
 mod target;
 
 pub use check::distance;
-pub use compile::{Compiler, Diagnostic, Program, Reason, RunError};
+pub use compile::{Compiler, Diagnostic, Names, Program, Reason, RunError};
 pub use lineage::{Flow, flows};
 pub use target::Fields;
 pub use vrl::value::kind::{Collection, Field};

@@ -29,6 +29,8 @@ impl Fields for Value {
 pub(super) struct Sides<'a> {
     pub(super) document: &'a mut Value,
     pub(super) event: &'a dyn Fields,
+    /// Set once something of the document was changed in another way than by setting a field.
+    pub(super) changed_otherwise: bool,
 }
 
 /// The compiler lets no program come here; see [`super::compile::config`].
@@ -55,14 +57,20 @@ impl Target for Sides<'_> {
 
     fn target_get_mut(&mut self, path: &OwnedTargetPath) -> Result<Option<&mut Value>, String> {
         match path.prefix {
-            PathPrefix::Event => Ok(self.document.get_mut(&path.path)),
+            PathPrefix::Event => {
+                self.changed_otherwise = true;
+                Ok(self.document.get_mut(&path.path))
+            }
             PathPrefix::Metadata => Err(READ_ONLY.to_owned()),
         }
     }
 
     fn target_remove(&mut self, path: &OwnedTargetPath, compact: bool) -> Result<Option<Value>, String> {
         match path.prefix {
-            PathPrefix::Event => Ok(self.document.remove(&path.path, compact)),
+            PathPrefix::Event => {
+                self.changed_otherwise = true;
+                Ok(self.document.remove(&path.path, compact))
+            }
             PathPrefix::Metadata => Err(READ_ONLY.to_owned()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::control::Generation;
 use crate::event::Catalog;
+use crate::expr::{Names, Program};
 use crate::projection::{Compiled, Source};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -82,6 +83,10 @@ fn against(live: &Generation, new: &Compiled, source: &Source, catalog: &Catalog
     change
 }
 
+fn with(fields: Option<BTreeSet<String>>, sets: Option<&Names>) -> Option<BTreeSet<String>> {
+    fields.zip(sets).map(|(fields, sets)| fields.into_iter().chain(sets.iter().map(ToString::to_string)).collect())
+}
+
 /// Why the documents are others, and which of their fields may differ.
 fn outputs(old: &Compiled, new: &Compiled) -> (Vec<String>, Option<BTreeSet<String>>) {
     let (was, is) = (&old.projection, &new.projection);
@@ -104,7 +109,7 @@ fn outputs(old: &Compiled, new: &Compiled) -> (Vec<String>, Option<BTreeSet<Stri
             // What is deleted isn't set; with another event taken or not, documents may come and go.
             let deletes = compiled.projection.on.get(event).is_some_and(|text| text.value.contains("del("));
             let sets = program.sets().filter(|_| both && !deletes);
-            fields = fields.zip(sets).map(|(fields, sets)| fields.into_iter().chain(sets).collect());
+            fields = with(fields, sets);
         }
     }
     if format!("{:?}", was.store) != format!("{:?}", is.store) {
@@ -130,8 +135,8 @@ fn outputs(old: &Compiled, new: &Compiled) -> (Vec<String>, Option<BTreeSet<Stri
     }
     // What is looked up is what is there now.
     for event in is.on.keys().filter(|event| !new.asks(event).is_empty()) {
-        let sets = new.program(event).and_then(crate::expr::Program::sets);
-        fields = fields.zip(sets).map(|(fields, sets)| fields.into_iter().chain(sets).collect());
+        let sets = new.program(event).and_then(Program::sets);
+        fields = with(fields, sets);
     }
     if why.is_empty() {
         why.push("the expression language's release changed".to_owned());

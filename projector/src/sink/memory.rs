@@ -124,7 +124,9 @@ impl Inner {
             Some(kept) if kept.stored.version >= write.version + i64::from(write.again) => return Outcome::Stale,
             _ => {}
         }
-        let kept = Kept { stored: write.stored(), expires: write.expires, parents: write.parents.clone() };
+        let held = self.documents.get(&write.key).map_or_else(Stored::default, |kept| kept.stored.clone());
+        let Some(stored) = write.stored_over(&held) else { return Outcome::Stale };
+        let kept = Kept { stored, expires: write.expires, parents: write.parents.clone() };
         self.documents.insert(write.key.clone(), kept);
         self.writes += 1;
         Outcome::Written

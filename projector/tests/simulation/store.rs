@@ -53,7 +53,10 @@ impl Store {
         if newer && !facts && !self.unconditional {
             return Outcome::Stale;
         }
-        self.documents.insert(write.key.clone(), write.stored());
+        // As a store that is given only what changed.
+        let held = self.documents.get(&write.key).cloned().unwrap_or_default();
+        let Some(stored) = write.stored_over(&held) else { return Outcome::Stale };
+        self.documents.insert(write.key.clone(), stored);
         self.parents.insert(write.key.clone(), write.parents.clone());
         Outcome::Written
     }

@@ -1,6 +1,6 @@
 //! What every store of documents must do.
 
-use super::fixtures::{named, object, one, put, tombstone, written};
+use super::fixtures::{changed, named, object, one, put, tombstone, written};
 use super::progress::progress;
 use anyhow::{Result, ensure};
 use chrono::{TimeDelta, Utc};
@@ -26,6 +26,7 @@ pub(super) async fn documents(sink: &dyn Sink, text: Text) -> Result<()> {
     ensure!(sink.load(&[]).await?.is_empty() && sink.write(&[]).await?.is_empty(), "nothing asked, nothing given");
 
     conditional(sink).await?;
+    changes(sink).await?;
     one_bad_item(sink).await?;
     many_in_order(sink).await?;
     batches_beside_each_other(sink).await?;
@@ -92,6 +93,33 @@ async fn conditional(sink: &dyn Sink) -> Result<()> {
     written(sink, &[put("a", 3, json!({ "name": "a", "n": 1 }))]).await?;
     written(sink, &[put("a", 4, json!({ "name": "a" }))]).await?;
     assert_eq!(one(sink, "a").await?.and_then(|s| s.fields), Some(object(json!({ "name": "a" }))));
+    Ok(())
+}
+
+/// Whoever writes only what changed leaves the same document as who replaces all of it.
+async fn changes(sink: &dyn Sink) -> Result<()> {
+    let key = "changed";
+    written(sink, &[put(key, 3, json!({ "name": "a", "n": 1, "open": true, "rate": 0.5 }))]).await?;
+    // What isn't said to be new isn't.
+    let next =
+        put(key, 4, json!({ "name": "a", "n": 2, "rate": 0.5, "products": [{ "name": "p", "price": 1, "tags": [] }] }));
+    let next = Write { changed: Some(changed(3, &["n", "open", "products", "at"])), ..next };
+    written(sink, std::slice::from_ref(&next)).await?;
+    assert_eq!(one(sink, key).await?, Some(next.stored()));
+    assert_eq!(sink.write(&[next]).await?, [Outcome::Stale], "a batch that comes again changes nothing");
+    let nothing = Write {
+        changed: Some(changed(4, &[])),
+        ..put(
+            key,
+            5,
+            json!({ "name": "a", "n": 2, "rate": 0.5, "products": [{ "name": "p", "price": 1, "tags": [] }] }),
+        )
+    };
+    written(sink, std::slice::from_ref(&nothing)).await?;
+    assert_eq!(one(sink, key).await?, Some(nothing.stored()), "only its version");
+    let gone = Write { changed: Some(changed(5, &["rate", "n", "products"])), ..put(key, 6, json!({ "name": "a" })) };
+    written(sink, std::slice::from_ref(&gone)).await?;
+    assert_eq!(one(sink, key).await?, Some(gone.stored()));
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Names, documents and rows that the tests write, and short ways to write and read them.
 
 use anyhow::{Context as _, Result, ensure};
-use projector::apply::{Outcome, Stored, Write};
+use projector::apply::{Changed, Outcome, Stored, Write};
 use projector::expr::{Collection, Kind, Object, Value, json};
 use projector::sink::{Place, Sink, SinkError, StoreUrls};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -82,6 +83,13 @@ pub(super) fn put(key: &str, version: i64, json: serde_json::Value) -> Write {
 
 pub(super) fn named(key: &str, version: i64) -> Write {
     put(key, version, serde_json::json!({ "name": format!("{key} at {version}") }))
+}
+
+/// These fields may have changed since a version.
+pub(super) fn changed(since: i64, names: &[&str]) -> Changed {
+    let mut changed = Changed::since(since);
+    changed.add(&Arc::new(names.iter().map(|name| (*name).into()).collect()));
+    changed
 }
 
 pub(super) fn tombstone(key: &str, version: i64) -> Write {

@@ -1,7 +1,10 @@
 //! On a real Redis.
 
 use super::documents::{Text, documents};
-use super::fixtures::{apart, fenced, loan, named, one, place, run_name, speed, unavailable, urls, urls_at, written};
+use super::fixtures::{
+    apart, changed, fenced, loan, named, one, place, put, run_name, speed, tombstone, unavailable, urls, urls_at,
+    written,
+};
 use super::outages::outages;
 use super::proxy::{Mode, Proxy};
 use anyhow::{Result, ensure};
@@ -9,6 +12,7 @@ use projector::apply::{Outcome, Write};
 use projector::projection::{RedisStore, Store};
 use projector::sink::{SinkError, open};
 use redis::aio::MultiplexedConnection;
+use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
@@ -56,6 +60,28 @@ async fn steps(name: &str, prefix: &str, store: &Store) -> Result<()> {
     written(sink, &[named("hidden", 2)]).await?;
     let fields: Vec<String> = redis::cmd("HKEYS").arg(&key).query_async(&mut connection).await?;
     ensure!(!fields.contains(&"_state".to_owned()), "state that is no more leaves no field: {fields:?}");
+
+    // What changed since another version than the one that is there isn't brought to it: whoever did so is told to load it anew.
+    written(sink, &[put("patched", 1, json!({ "name": "a", "n": 1 }))]).await?;
+    let next = |version, since| {
+        let next = put("patched", version, json!({ "name": "b", "n": 1 }));
+        Write { changed: Some(changed(since, &["name"])), ..next }
+    };
+    for (version, since, expected) in [(4, 3, Outcome::Stale), (2, 0, Outcome::Stale), (4, 1, Outcome::Written)] {
+        assert_eq!(sink.write(&[next(version, since)]).await?, [expected], "version {version} since {since}");
+    }
+    written(sink, &[tombstone("patched", 5)]).await?;
+    assert_eq!(sink.write(&[next(6, 4)]).await?, [Outcome::Stale]);
+    assert_eq!(sink.write(&[Write { key: "unknown".into(), ..next(2, 1) }]).await?, [Outcome::Stale]);
+    ensure!(one(sink, "unknown").await?.is_none(), "part of a document came to be");
+    written(sink, &[put("patched", 7, json!({ "name": "a", "n": 1 }))]).await?;
+    // Only what is said to be new goes over the wire: something else was set by hand, and stays.
+    let key = format!("{prefix}patched");
+    redis::cmd("HSET").arg(&key).arg("n").arg("9").exec_async(&mut connection).await?;
+    written(sink, &[next(8, 7)]).await?;
+    let all: Vec<String> =
+        redis::cmd("HMGET").arg(&key).arg(&["_seq", "name", "n"]).query_async(&mut connection).await?;
+    assert_eq!(all, ["8", "b", "9"]);
 
     // A lost script cache is no special case.
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await?;

@@ -23,7 +23,7 @@ use super::join::{entry_key, is_entry};
 use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan, TRIES, TRIES_TO_FIND};
 use super::progress::occurrence;
 use super::rollup::{self, Addition, Slices};
-use super::{Event, Outcome, Partition, Stored, Write};
+use super::{Changed, Event, Outcome, Partition, Stored, Write};
 use crate::projection::{Compiled, ReadModelKind};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeSet, HashMap};
@@ -116,6 +116,8 @@ struct Document {
     key: String,
     folds: Vec<Fold>,
     stored: Stored,
+    /// What was folded into it since it was loaded, where that is known.
+    changed: Option<Changed>,
     /// Has to be loaded and folded.
     open: bool,
     one_by_one: bool,
@@ -206,6 +208,8 @@ impl Batch {
             return self.fold_join(&join, loaded);
         }
         let open: Vec<usize> = (0..self.documents.len()).filter(|&d| self.documents[d].open).collect();
+        // An end that changes, or is none any more, isn't a field's.
+        let patches = self.compiled.kind == ReadModelKind::Entity && self.compiled.projection.ttl.is_none();
         let mut loaded = loaded.into_iter();
         let mut slices: HashMap<usize, Result<Slices, String>> = HashMap::new();
         for &d in &open {
@@ -213,6 +217,8 @@ impl Batch {
             if self.compiled.kind == ReadModelKind::Rollup {
                 slices.insert(d, Slices::read(stored.state.as_ref()));
             }
+            self.documents[d].changed =
+                stored.fields.as_ref().filter(|_| patches).map(|_| Changed::since(stored.version));
             self.documents[d].stored = stored;
         }
         // In the order of the messages, so that a failing event keeps those behind it from being folded.
@@ -426,7 +432,10 @@ impl Batch {
                         let Some(program) = self.compiled.program(&event.envelope.event_type) else { return Ok(None) };
                         let before = ttl.and_then(|ttl| ttl.after.as_ref()).map(|_| document.stored.clone());
                         let looked_up = share.looked_up(i, event)?;
-                        document.stored.fold(program, event, data, looked_up).map_err(poison)?;
+                        match document.stored.fold(program, event, data, looked_up).map_err(poison)? {
+                            Some(names) => document.changed.iter_mut().for_each(|changed| changed.add(names)),
+                            None => document.changed = None,
+                        }
                         document.expires = expires(document.stored.fields.as_ref()).inspect_err(|_| {
                             before.into_iter().for_each(|before| document.stored = before);
                         })?;
@@ -610,13 +619,30 @@ impl Document {
 
     fn new(key: String) -> Self {
         let joined = join::Joined::default();
-        Self { key, folds: Vec::new(), stored: Stored::default(), open: true, one_by_one: false, expires: None, joined }
+        Self {
+            key,
+            folds: Vec::new(),
+            stored: Stored::default(),
+            open: true,
+            one_by_one: false,
+            expires: None,
+            changed: None,
+            joined,
+        }
     }
 
     /// What was folded goes into the write: if that doesn't land, the document is loaded anew.
     fn write(&mut self) -> Write {
         let Stored { version, fields, state } = std::mem::take(&mut self.stored);
-        Write { key: self.key.clone(), version, fields, state, expires: self.expires, ..Write::default() }
+        Write {
+            key: self.key.clone(),
+            version,
+            fields,
+            state,
+            expires: self.expires,
+            changed: self.changed.take(),
+            ..Write::default()
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl Worker {
         if let Some((_, stop)) = batch.finish().stops.into_iter().next() {
             return Ok(Err(stop.reason));
         }
-        Ok(Ok(made.into_values().next().map(|write| Write { again: true, ..write })))
+        Ok(Ok(made.into_values().next().map(|write| Write { again: true, changed: None, ..write })))
     }
 
     async fn say_anew(&self, id: i64, outcome: Result<String, String>) -> Result<(), HostError> {

@@ -17,6 +17,9 @@ pub(crate) const DELETED: &str = "_deleted";
 /// The readings that the inferred types don't give.
 const TYPES: &str = "_types";
 
+/// Fields of a patch: the number of arguments of a call is limited.
+const PATCH_MAX: usize = 500;
+
 /// What is known of a document's fields; made once, for types are large.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -61,6 +64,34 @@ pub(super) fn to_hash<'a>(write: &'a Write, fields: &Fields) -> Vec<(&'a str, Co
         hash.push((STATE, state.as_ref().into()));
     }
     hash
+}
+
+/// What of a hash is set, and which of its fields go.
+pub(super) struct Patch<'a> {
+    pub(super) since: i64,
+    pub(super) set: Vec<(&'a str, Cow<'a, str>)>,
+    pub(super) gone: Vec<&'a str>,
+}
+
+/// The changed fields of a hash; none where all of it has to be written.
+pub(super) fn to_patch<'a>(write: &'a Write, fields: &Fields) -> Option<Patch<'a>> {
+    let (changed, document) = write.changed.as_ref().zip(write.fields.as_ref())?;
+    if write.again || write.state.is_some() || write.expires.is_some() {
+        return None;
+    }
+    let names = changed.fields();
+    // How an ambiguous field is read stands in a field for all of them.
+    if names.len() > PATCH_MAX || names.iter().any(|name| fields.of(name.as_str()).is_ambiguous) {
+        return None;
+    }
+    let mut patch = Patch { since: changed.since, set: Vec::with_capacity(names.len()), gone: Vec::new() };
+    for name in names {
+        match document.get(name).and_then(to_text) {
+            Some(text) => patch.set.push((name.as_str(), text)),
+            None => patch.gone.push(name.as_str()),
+        }
+    }
+    Some(patch)
 }
 
 fn fields_to_hash<'a>(document: &'a Object, fields: &Fields) -> Vec<(&'a str, Cow<'a, str>)> {

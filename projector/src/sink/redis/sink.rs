@@ -13,13 +13,14 @@ use redis::{RedisResult, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 const WRITE: &str = include_str!("write.lua");
-/// Batches at once.
-const WRITERS: usize = 4;
+const PATCH: &str = include_str!("patch.lua");
 /// What refuses a write, and what does when a document is made anew.
 const OLDER: &str = "stored >= new";
 const OLDER_OR_SAME: &str = "stored > new";
 const PROGRESS: &str = include_str!("progress.lua");
 const CHILDREN: &str = include_str!("children.lua");
+/// Batches at once.
+const WRITERS: usize = 4;
 /// A pipeline's size in documents, so that none takes the server for long.
 const PIPELINE_MAX: usize = 250;
 /// Pipelines under way at once: the next one is made, and the last one's answers are read, while the server works.
@@ -32,7 +33,8 @@ pub struct RedisSink {
     pair: Pair,
     names: Names,
     fields: convert::Fields,
-    script_hash: String,
+    write_hash: String,
+    patch_hash: String,
     tombstones_keep: Option<TimeDelta>,
 }
 
@@ -55,7 +57,8 @@ impl RedisSink {
             names,
             fields: convert::Fields::new(&place.document),
             tombstones_keep: urls.tombstones_keep(),
-            script_hash: redis::Script::new(WRITE).get_hash().to_owned(),
+            write_hash: redis::Script::new(WRITE).get_hash().to_owned(),
+            patch_hash: redis::Script::new(PATCH).get_hash().to_owned(),
         })
     }
 
@@ -108,20 +111,34 @@ impl RedisSink {
         if let Answer::Elsewhere(owner) = self.note_children(batch).await? {
             return Ok(Answer::Elsewhere(owner));
         }
-        let mut pipeline = redis::Pipeline::with_capacity(batch.len() + 1);
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(WRITE);
+        const SCRIPTS: [&str; 2] = [WRITE, PATCH];
+        let mut pipeline = redis::Pipeline::with_capacity(batch.len() + SCRIPTS.len());
+        for script in SCRIPTS {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(script);
+        }
         let mut rejected = HashMap::new();
         for (i, write) in batch.iter().enumerate() {
             if let Some(reason) = write.fields.as_ref().and_then(reserved_name) {
                 rejected.insert(i, reason);
                 continue;
             }
+            let key = format!("{}{}", self.names.prefix, write.key);
+            if let Some(patch) = convert::to_patch(write, &self.fields) {
+                let command = pipeline.cmd("EVALSHA").arg(&self.patch_hash).arg(2).arg(key).arg(&self.names.marker);
+                command.arg(&self.names.generation).arg(patch.since).arg(patch.gone.len());
+                command.arg(convert::SEQ).arg(write.version);
+                for (name, text) in patch.set {
+                    command.arg(name).arg(&*text);
+                }
+                command.arg(patch.gone);
+                continue;
+            }
             let command = if write.again {
                 pipeline.cmd("EVAL").arg(WRITE.replace(OLDER, OLDER_OR_SAME)).arg(2)
             } else {
-                pipeline.cmd("EVALSHA").arg(&self.script_hash).arg(2)
+                pipeline.cmd("EVALSHA").arg(&self.write_hash).arg(2)
             };
-            command.arg(format!("{}{}", self.names.prefix, write.key)).arg(&self.names.marker);
+            command.arg(key).arg(&self.names.marker);
             command.arg(&self.names.generation);
             command.arg(self.ends(write).map(|at| at.timestamp_millis().to_string()).unwrap_or_default());
             command.arg(convert::SEQ).arg(write.version);
@@ -130,7 +147,9 @@ impl RedisSink {
             }
         }
         let mut answers = self.pipeline(pipeline).await?.into_iter();
-        answers.next().transpose().map_err(|e| classify(&e))?;
+        for loaded in answers.by_ref().take(SCRIPTS.len()) {
+            loaded.map_err(|e| classify(&e))?;
+        }
         let mut outcomes = Vec::with_capacity(batch.len());
         for i in 0..batch.len() {
             let outcome = match rejected.remove(&i) {
