@@ -1,6 +1,6 @@
 //! Compiling a program against known types, and running it.
 
-use super::target::{Fields, Sides};
+use super::target::{Fields, Sides, field};
 use super::{KeyString, Kind, Value, check, functions, rewrite};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -59,7 +59,8 @@ pub type Names = Arc<BTreeSet<KeyString>>;
 #[derive(Clone, Debug)]
 pub struct Program {
     inner: vrl::compiler::Program,
-    sets: Option<Names>,
+    sets: Names,
+    sets_all: bool,
     result: Kind,
     document: Kind,
 }
@@ -101,8 +102,8 @@ impl Compiler {
         if !unknown.is_empty() {
             return Err(unknown);
         }
-        let sets = sets(&compiled.program).map(Arc::new);
-        Ok(Program { result: end.result.kind().clone(), document: after, inner: compiled.program, sets })
+        let (sets, sets_all) = sets(&compiled.program);
+        Ok(Program { result: end.result.kind().clone(), document: after, inner: compiled.program, sets, sets_all })
     }
 }
 
@@ -141,7 +142,7 @@ impl Program {
     pub fn change(&self, document: &mut Value, event: &dyn Fields) -> Result<Option<&Names>, RunError> {
         let mut sides = Sides { document, event, changed_otherwise: false };
         self.resolve(&mut sides)?;
-        Ok(self.sets.as_ref().filter(|_| !sides.changed_otherwise))
+        Ok((!sides.changed_otherwise).then_some(&self.sets))
     }
 
     fn resolve(&self, sides: &mut Sides<'_>) -> Result<Value, RunError> {
@@ -154,7 +155,7 @@ impl Program {
     /// The document's fields that the program may set, but not those that it may delete; `None` if it may set any of them.
     #[must_use]
     pub fn sets(&self) -> Option<&Names> {
-        self.sets.as_ref()
+        (!self.sets_all).then_some(&self.sets)
     }
 
     /// Whether the program reads this field of the document.
@@ -187,14 +188,11 @@ impl Program {
     }
 }
 
-fn sets(program: &vrl::compiler::Program) -> Option<BTreeSet<KeyString>> {
+/// The fields that a program sets, and whether it also sets all of them at once.
+fn sets(program: &vrl::compiler::Program) -> (Names, bool) {
     let paths = program.info().target_assignments.iter().filter(|path| path.prefix == PathPrefix::Event);
-    paths
-        .map(|path| match path.path.segments.first() {
-            Some(OwnedSegment::Field(field)) => Some(field.clone()),
-            _ => None,
-        })
-        .collect()
+    let fields = paths.clone().filter_map(|path| field(path).cloned()).collect();
+    (Arc::new(fields), paths.clone().any(|path| field(path).is_none()))
 }
 
 impl From<&vrl::diagnostic::Diagnostic> for Diagnostic {
@@ -273,9 +271,10 @@ mod tests {
         assert_eq!(changed("if %sequence == 1 { .total = 2 }"), names(&["total"]), "it may");
         assert_eq!(changed("for_each([1]) -> |_i, n| { .n = n }"), names(&["n"]));
         assert_eq!(changed(".total, .err = to_int(%data.name)"), names(&["err", "total"]));
-        assert_eq!(changed("del(.total)"), None);
-        assert_eq!(changed(".n = 1\nif %sequence == 1 { del(.total) }"), names(&["n"]), "only a run that deletes");
+        assert_eq!(changed(".total = 2\ndel(.total)"), None);
+        assert_eq!(changed(".n = 1\nif %sequence == 1 { del(.n) }"), names(&["n"]), "only a run that deletes");
         assert_eq!(changed(". = {}"), None);
+        assert_eq!(changed("if %sequence == 1 { . = null } else { .n = 1 }"), names(&["n"]), "only a run that does");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a run touches: the document, which it changes, and the event, which it only reads.
 
-use super::Value;
+use super::{KeyString, Value};
 use std::fmt::Debug;
 use vrl::compiler::{SecretTarget, Target};
 use vrl::path::{OwnedSegment, OwnedTargetPath, PathPrefix};
@@ -39,7 +39,10 @@ const READ_ONLY: &str = "the event can't be changed";
 impl Target for Sides<'_> {
     fn target_insert(&mut self, path: &OwnedTargetPath, value: Value) -> Result<(), String> {
         match path.prefix {
-            PathPrefix::Event => _ = self.document.insert(&path.path, value),
+            PathPrefix::Event => {
+                self.changed_otherwise |= field(path).is_none();
+                self.document.insert(&path.path, value);
+            }
             PathPrefix::Metadata => return Err(READ_ONLY.to_owned()),
         }
         Ok(())
@@ -85,6 +88,14 @@ impl SecretTarget for Sides<'_> {
     fn insert_secret(&mut self, _: &str, _: &str) {}
 
     fn remove_secret(&mut self, _: &str) {}
+}
+
+/// The first field on the way; none where all of it is meant.
+pub(super) fn field(path: &OwnedTargetPath) -> Option<&KeyString> {
+    match path.path.segments.first() {
+        Some(OwnedSegment::Field(name)) => Some(name),
+        _ => None,
+    }
 }
 
 fn within<'a>(value: &'a Value, path: &[OwnedSegment]) -> Option<&'a Value> {

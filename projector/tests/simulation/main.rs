@@ -100,6 +100,8 @@ pub enum Mutation {
     None,
     /// Rule: a write lands only on an older version.
     UnconditionalWrites,
+    /// Rule: what a write says is new in a document is all that is.
+    ChangesForgotten,
     /// Rule: progress is saved after the batch.
     ProgressFirst,
     /// Rule: events at or above the watermark are remembered.
@@ -148,8 +150,9 @@ pub enum Mutation {
     PartSequenceForgotten,
 }
 
-const MUTATIONS: [Mutation; 24] = [
+const MUTATIONS: [Mutation; 25] = [
     Mutation::UnconditionalWrites,
+    Mutation::ChangesForgotten,
     Mutation::ProgressFirst,
     Mutation::RecentForgotten,
     Mutation::WatermarkTooFar,

@@ -84,6 +84,7 @@ impl<'a> Sim<'a> {
         reached: &'a mut Reach,
     ) -> Self {
         let store = Store {
+            forgetful: mutation == Mutation::ChangesForgotten,
             unconditional: mutation == Mutation::UnconditionalWrites,
             unfenced: mutation == Mutation::Unfenced,
             ..Store::default()

@@ -37,6 +37,7 @@ pub struct Store {
     pub healed: bool,
     /// Mutations: see the list in `main.rs`.
     pub unconditional: bool,
+    pub forgetful: bool,
     pub unfenced: bool,
 }
 
@@ -55,7 +56,10 @@ impl Store {
         }
         // As a store that is given only what changed.
         let held = self.documents.get(&write.key).cloned().unwrap_or_default();
-        let Some(stored) = write.stored_over(&held) else { return Outcome::Stale };
+        let Some(mut stored) = write.stored_over(&held) else { return Outcome::Stale };
+        if self.forgetful && write.changed.is_some() {
+            stored.fields = held.fields;
+        }
         self.documents.insert(write.key.clone(), stored);
         self.parents.insert(write.key.clone(), write.parents.clone());
         Outcome::Written
