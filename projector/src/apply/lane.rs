@@ -11,9 +11,9 @@
 //! its aggregate, so that the others may go on. Parked counts as handled, once it is durable.
 
 use super::progress::{Progress, Seen, occurrence};
-use super::{Event, Partition};
+use super::{Event, Partition, QuickMap};
 use crate::event::{EventRef, Raw};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often an event is tried before it is parked.
@@ -194,7 +194,7 @@ impl Lane {
         let mut admission = Admission {
             lane: self,
             ahead: self.progress.clone(),
-            last: HashMap::new(),
+            last: QuickMap::default(),
             cold: false,
             held: self.held.clone(),
             parked: BTreeSet::new(),
@@ -295,7 +295,7 @@ pub(super) fn covered(progress: &Progress, items: &[Item]) -> Progress {
 struct Admission<'a> {
     lane: &'a Lane,
     ahead: Progress,
-    last: HashMap<Arc<str>, i64>,
+    last: QuickMap<Arc<str>, i64>,
     /// A new epoch began: what the tracker knows is of another database.
     cold: bool,
     held: BTreeMap<i64, Delivery>,
@@ -319,7 +319,7 @@ impl Admission<'_> {
                 // What is still missing belonged to the database that was left.
                 self.give_up_all();
                 self.ahead.enter(&reference.epoch);
-                (self.cold, self.last) = (true, HashMap::new());
+                (self.cold, self.last) = (true, QuickMap::default());
                 self.arrange(delivery, &reference);
             }
             Seen::UnknownEpoch => {
@@ -450,8 +450,8 @@ impl Admission<'_> {
 /// The last sequence seen of each aggregate. Forgets those not seen for long: half of what it knows at a time.
 #[derive(Clone, Debug, Default)]
 struct Tracker {
-    young: HashMap<Arc<str>, i64>,
-    old: HashMap<Arc<str>, i64>,
+    young: QuickMap<Arc<str>, i64>,
+    old: QuickMap<Arc<str>, i64>,
 }
 
 impl Tracker {

@@ -18,6 +18,8 @@
 //! A join's document has a sequence for each of its parts. A rollup's document has a guard for each partition that adds to it.
 //! Facts have no guard: their rows have stable ids, so writing one again changes nothing.
 
+use std::collections::HashMap;
+
 mod batch;
 mod document;
 mod join;
@@ -29,3 +31,6 @@ pub use batch::{Batch, Finished, Part, Question, Search, Stop};
 pub use document::{Changed, Event, Outcome, Partition, Poison, Stored, Write};
 pub use lane::{Delivery, Lane, LetterNote, Parked, TRIES, TRIES_TO_FIND};
 pub use progress::{Occurrence, Progress, Seen, occurrence};
+
+/// Keys are hashed several times an event: by a hasher that is quick with short texts, and seeded anew by each process.
+pub(crate) type QuickMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;

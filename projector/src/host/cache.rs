@@ -7,9 +7,9 @@
 //! Its size is counted in bytes, and the owners of a host share them evenly: a host's memory doesn't depend on how many read
 //! models it feeds, nor on how large their documents are.
 
+use crate::apply::QuickMap;
 use crate::expr::Value;
 use crate::sink::Stored;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Bytes of documents that a host keeps, in all: those that the next events may be about. A flood of new ones isn't worth more
@@ -32,14 +32,14 @@ impl Share {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Cache {
-    documents: HashMap<String, (Stored, usize)>,
+    documents: QuickMap<String, (Stored, usize)>,
     bytes: usize,
     share: Share,
 }
 
 impl Cache {
     pub(super) fn new(share: Share) -> Self {
-        Self { documents: HashMap::new(), bytes: 0, share }
+        Self { documents: QuickMap::default(), bytes: 0, share }
     }
 
     pub(super) fn take(&mut self, key: &str) -> Option<Stored> {
@@ -60,7 +60,7 @@ impl Cache {
 
     pub(super) fn clear(&mut self) {
         // A new map, since an emptied one keeps its memory.
-        (self.documents, self.bytes) = (HashMap::new(), 0);
+        (self.documents, self.bytes) = (QuickMap::default(), 0);
     }
 }
 

@@ -46,17 +46,17 @@ impl Orders {
         }
     }
 
-    /// Whether a full batch may be followed by the next before it has landed: nothing is held back.
+    /// Whether a large batch may be followed by the next before it has landed: nothing is held back.
     pub(super) fn flows(&self) -> bool {
         !self.replaying || (self.throttle.is_none() && !self.yielding)
     }
 
-    /// How long after the begin of a batch of `events` that `took` so long the next one may begin. Only a full batch of a
+    /// How long after the begin of a batch of `events` that `took` so long the next one may begin. Only a large batch of a
     /// live read model is followed at once: more is waiting already.
-    pub(super) fn pause_after(&self, events: usize, is_full: bool, took: Duration) -> Duration {
+    pub(super) fn pause_after(&self, events: usize, is_large: bool, took: Duration) -> Duration {
         if !self.replaying {
             let rest = took.saturating_mul(REST).min(REST_MAX);
-            return if is_full { Duration::ZERO } else { took + rest };
+            return if is_large { Duration::ZERO } else { took + rest };
         }
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let throttled =

@@ -212,12 +212,12 @@ impl Worker {
         if events == 0 {
             return Ok(());
         }
-        let is_full = size >= batch_max || self.setup.source.is_full();
+        let is_large = size >= batch_max.min(flight::BATCH_MIN) || self.setup.source.is_full();
         self.process(batch).await?;
-        if !(is_full && self.setup.orders.borrow().flows()) {
+        if !(is_large && self.setup.orders.borrow().flows()) {
             self.land_all().await?;
         }
-        let pause = self.setup.orders.borrow().pause_after(events, is_full, began.elapsed());
+        let pause = self.setup.orders.borrow().pause_after(events, is_large, began.elapsed());
         self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
         Ok(())
     }

@@ -23,7 +23,7 @@ use super::join::{entry_key, is_entry};
 use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan, TRIES, TRIES_TO_FIND};
 use super::progress::occurrence;
 use super::rollup::{self, Addition, Slices};
-use super::{Changed, Event, Outcome, Partition, Stored, Write};
+use super::{Changed, Event, Outcome, Partition, QuickMap, Stored, Write};
 use crate::projection::{Compiled, ReadModelKind};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeSet, HashMap};
@@ -142,7 +142,7 @@ pub struct Batch {
     compiled: Arc<Compiled>,
     shares: Vec<Share>,
     documents: Vec<Document>,
-    by_key: HashMap<String, usize>,
+    by_key: QuickMap<String, usize>,
     /// How many documents its own messages touch; behind them are those that a search has found.
     own: usize,
     /// Set while something is to be looked up first.
@@ -154,7 +154,7 @@ impl Batch {
     #[must_use]
     pub fn new(compiled: Arc<Compiled>, parts: Vec<(Partition, Part)>) -> Self {
         let shares = parts.into_iter().map(|(partition, part)| Share::new(partition, part)).collect();
-        let (documents, by_key) = (Vec::new(), HashMap::new());
+        let (documents, by_key) = (Vec::new(), QuickMap::default());
         let mut batch = Self { compiled, shares, documents, by_key, own: 0, asking: true };
         if batch.questions().is_empty() {
             batch.sort();

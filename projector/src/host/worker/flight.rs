@@ -13,8 +13,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use tokio::task::{JoinError, JoinSet};
 
-/// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it.
-const BATCH_MIN: usize = 250;
+/// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it or for more events.
+pub(super) const BATCH_MIN: usize = 250;
 
 /// A partition's messages in a batch.
 type Messages = BTreeMap<Partition, Vec<Message>>;
