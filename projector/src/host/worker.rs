@@ -25,7 +25,7 @@ use crate::projection::ReadModelKind;
 use crate::sink::Sink;
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
-use flight::Flights;
+use flight::{Flights, Messages};
 use owned::{Owned, Stopped};
 use refresh::{Refreshing, join};
 use standstill::{HELD_BACK_MAX, Standstill};
@@ -73,6 +73,8 @@ pub(super) struct Worker {
     setup: Setup,
     calls: Calls,
     folding: Folding,
+    /// Messages whose partition is in a batch already, or for which no batch more may be under way.
+    waiting: Messages,
     flights: Flights,
     /// How many batches may be under way at once.
     beside: usize,
@@ -114,6 +116,7 @@ impl Worker {
         let now = Instant::now();
         Self {
             folding: Folding::new(calls.clone(), setup.cache_share.clone(), setup.fault_delay),
+            waiting: Messages::new(),
             flights: Flights::new(),
             // Documents of other kinds are made from several partitions: batches beside each other would be in each other's way.
             beside: if calls.reader.compiled.kind == ReadModelKind::Entity { setup.sink.writers() } else { 1 },
@@ -152,19 +155,25 @@ impl Worker {
             let later = |at: Option<Instant>| tokio::time::sleep_until(at.unwrap_or_else(|| Instant::now() + far));
             let (has_room, moves) = (self.held_back.len() < HELD_BACK_MAX, self.standstill.is_none());
             tokio::select! {
-                item = paced(&mut items, self.next_batch), if has_room => match item {
+                item = paced(&mut items, self.next_batch), if has_room && self.takes_more() => match item {
                     Some(item) => self.take(item, &mut || items.try_recv().ok()).await?,
                     None => return self.save_all().await,
                 },
                 () = standstill::changed(&mut self.setup.orders) => self.ordered().await?,
                 // Let go: what waits in the queue is read again by the next owner.
-                () = stop.cancelled() => return self.save_all().await,
+                () = stop.cancelled() => {
+                    self.waiting.clear();
+                    return self.save_all().await;
+                }
                 () = later(stopped), if stopped.is_some() => self.rewind_stopped().await?,
                 () = later(give_up), if moves && give_up.is_some() => self.give_up().await?,
                 () = std::future::ready(()), if moves && !self.documents.is_empty() => self.make_anew().await?,
                 () = tokio::time::sleep_until(self.next_letters), if moves && self.has_letters() => self.look_at_letters().await?,
                 () = tokio::time::sleep_until(self.next_refresh), if self.wants_refresh() => self.start_refresh(),
-                Some(landed) = self.flights.join_next(), if !self.flights.is_empty() => self.landed(landed).await?,
+                Some(landed) = self.flights.join_next(), if !self.flights.is_empty() => {
+                    self.landed(landed).await?;
+                    self.start_what_may().await?;
+                }
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
                 saved = self.saver.saved(), if self.saver.has_work() => self.saved(&saved?),
             }
@@ -182,7 +191,6 @@ impl Worker {
             // What lies beyond the place is told by the lanes.
             self.land_all().await?;
         }
-        let mut batch: BTreeMap<Partition, Vec<Message>> = BTreeMap::new();
         let (mut next, mut size) = (Some(first), 0);
         while let Some(item) = next {
             match item {
@@ -194,13 +202,12 @@ impl Worker {
                     self.held_back.push_back(Item::Message(message));
                 }
                 Item::Message(message) => {
-                    self.verify(&message, &mut batch).await?;
+                    self.verify(&message).await?;
                     if self.is_wanted(&message) {
-                        batch.entry(message.partition.clone()).or_default().push(message);
+                        self.waiting.entry(message.partition.clone()).or_default().push(message);
                     }
                 }
                 other => {
-                    self.process(std::mem::take(&mut batch)).await?;
                     self.land_all().await?;
                     self.turn(other).await?;
                 }
@@ -208,38 +215,35 @@ impl Worker {
             size += 1;
             next = if size < batch_max { more() } else { None };
         }
-        let events = batch.values().map(Vec::len).sum();
+        let events = self.waiting();
         if events == 0 {
             return Ok(());
         }
+        self.start_what_may().await?;
         let is_large = size >= batch_max.min(flight::BATCH_MIN) || self.setup.source.is_full();
-        self.process(batch).await?;
         if !(is_large && self.setup.orders.borrow().flows()) {
             self.land_all().await?;
         }
-        let pause = self.setup.orders.borrow().pause_after(events, is_large, began.elapsed());
+        let is_followed = is_large || self.more_than_a_few();
+        let pause = self.setup.orders.borrow().pause_after(events, is_followed, began.elapsed());
         self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
         Ok(())
     }
 
     /// Whether a message is for us: of a partition that we own and that goes on, and not handled yet.
     fn is_wanted(&self, message: &Message) -> bool {
-        self.owned.get(&message.partition).is_some_and(|o| o.stopped.is_none() && message.offset >= o.next())
+        let next = self.next(&message.partition);
+        self.owned.get(&message.partition).is_some_and(|owned| owned.stopped.is_none()) && message.offset >= next
     }
 
     /// Finds out whether the topic is still the one that was read before. One that was deleted and made anew begins again at
     /// offset 0; what it brings again is known by the watermark, at whatever offset.
-    async fn verify(
-        &mut self,
-        message: &Message,
-        batch: &mut BTreeMap<Partition, Vec<Message>>,
-    ) -> Result<(), HostError> {
+    async fn verify(&mut self, message: &Message) -> Result<(), HostError> {
+        let next = self.next(&message.partition);
         let Some(owned) = self.owned.get_mut(&message.partition).filter(|owned| owned.stopped.is_none()) else {
             return Ok(());
         };
         let verify = std::mem::take(&mut owned.verify);
-        let next = batch.get(&message.partition).and_then(|messages| messages.last()).map_or(0, |last| last.offset + 1);
-        let next = owned.next().max(next);
         if message.offset >= next {
             if verify && message.offset > next {
                 self.stand_before_lost(next, message)?;
@@ -254,7 +258,6 @@ impl Worker {
             }
         }
         // What came of the old topic is settled first.
-        self.process(std::mem::take(batch)).await?;
         self.land_all().await?;
         tracing::warn!(generation = self.calls.generation, topic = %message.partition.topic, partition = message.partition.number,
             offset = message.offset, expected = next, "the topic was made anew: beginning with it again");

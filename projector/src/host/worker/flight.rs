@@ -5,7 +5,7 @@
 use super::super::HostError;
 use super::super::fold::Folded;
 use super::super::traced::{self, Following};
-use super::{READ_AT_ONCE, Worker};
+use super::{Owned, READ_AT_ONCE, Worker};
 use crate::apply::{Delivery, Part, Partition};
 use crate::source::Message;
 use chrono::{DateTime, Utc};
@@ -16,8 +16,11 @@ use tokio::task::{JoinError, JoinSet};
 /// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it or for more events.
 pub(super) const BATCH_MIN: usize = 250;
 
-/// A partition's messages in a batch.
-type Messages = BTreeMap<Partition, Vec<Message>>;
+/// Messages that wait for a batch; with more, none is taken from the queue.
+const WAITING_MAX: usize = 4_000;
+
+/// Messages, by partition, in order.
+pub(super) type Messages = BTreeMap<Partition, Vec<Message>>;
 /// The batches under way.
 pub(super) type Flights = JoinSet<Result<Landed, HostError>>;
 
@@ -37,21 +40,40 @@ pub(super) struct Landed {
 }
 
 impl Worker {
-    /// Starts batches of all these messages; waits only for what must land before that.
-    pub(super) async fn process(&mut self, messages: Messages) -> Result<(), HostError> {
-        let mut batches = apart(messages, self.beside);
-        while !batches.is_empty() {
-            match batches.iter().position(|batch| self.may_start(batch)) {
-                Some(at) => self.start(batches.swap_remove(at)).await?,
-                None => self.land_one().await?,
-            }
-        }
-        Ok(())
+    /// Messages that wait for a batch.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.values().map(Vec::len).sum()
     }
 
-    fn may_start(&self, batch: &Messages) -> bool {
-        let is_away = |partition| self.owned.get(partition).is_some_and(|owned| owned.away.is_some());
-        self.flights.len() < self.beside && !batch.keys().any(is_away)
+    /// Whether more messages are wanted now: while batches are under way, only as many as are worth another one.
+    pub(super) fn takes_more(&self) -> bool {
+        self.flights.is_empty() || (self.waiting() < WAITING_MAX && self.more_than_a_few())
+    }
+
+    /// Whether so many messages are in the queue that they are worth a batch.
+    pub(super) fn more_than_a_few(&self) -> bool {
+        self.setup.source.queued().items >= BATCH_MIN || self.setup.source.is_full()
+    }
+
+    /// The offset of a partition's first message that isn't here yet.
+    pub(super) fn next(&self, partition: &Partition) -> i64 {
+        let waiting = self.waiting.get(partition).and_then(|messages| messages.last()).map(|last| last.offset + 1);
+        waiting.unwrap_or_else(|| self.owned.get(partition).map_or(0, Owned::next))
+    }
+
+    /// Starts batches of what waits, as far as its partitions are here and another batch may be under way.
+    pub(super) async fn start_what_may(&mut self) -> Result<(), HostError> {
+        let room = self.beside - self.flights.len();
+        if room == 0 || self.waiting.is_empty() {
+            return Ok(());
+        }
+        let is_away = |partition: &Partition| self.owned.get(partition).is_some_and(|owned| owned.away.is_some());
+        let (away, here) = std::mem::take(&mut self.waiting).into_iter().partition(|(partition, _)| is_away(partition));
+        self.waiting = away;
+        for batch in apart(here, room) {
+            self.start(batch).await?;
+        }
+        Ok(())
     }
 
     async fn start(&mut self, batch: Messages) -> Result<(), HostError> {
@@ -119,17 +141,12 @@ impl Worker {
         self.settle(folded.finished).await
     }
 
-    async fn land_one(&mut self) -> Result<(), HostError> {
-        match self.flights.join_next().await {
-            Some(landed) => self.landed(landed).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Lets all batches land: afterwards every lane is here.
+    /// Lets all batches land, those that wait too: afterwards every lane is here.
     pub(super) async fn land_all(&mut self) -> Result<(), HostError> {
-        while !self.flights.is_empty() {
-            self.land_one().await?;
+        self.start_what_may().await?;
+        while let Some(landed) = self.flights.join_next().await {
+            self.landed(landed).await?;
+            self.start_what_may().await?;
         }
         Ok(())
     }
