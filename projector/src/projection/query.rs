@@ -47,6 +47,10 @@ pub struct Query {
     /// documents are left out, and `track_total_hits` is true, without being asked for.
     #[serde(default)]
     pub search: Option<serde_json::Value>,
+    /// The fields that each hit of a search shows, null where a document lacks one, and beside them `highlight` where the search asks
+    /// for highlights. All that a document has by default, and `_highlight`.
+    #[serde(default)]
+    pub fields: Vec<Spanned<String>>,
     /// What is counted beside the hits of a search, by name. Each facet counts what the query finds under the `filter`s of parameters on
     /// all other fields than its own, so that it shows what another choice would find; `.facets.<name>` is the list of counts.
     #[serde(default)]
@@ -64,7 +68,7 @@ pub struct Query {
     #[serde(default)]
     pub one: bool,
     /// A program whose value is the answer. `.params` has the parameters, and beside it stands what the store gave:
-    /// `.document`; `.hits` (a list of documents, with `_highlight` where the search asks for it), `.total`, `.facets` (by name,
+    /// `.document`; `.hits` (a list of documents, or of their `fields`), `.total`, `.facets` (by name,
     /// or the search's `aggs` as the server gives them) and `.took_ms`; `.suggestions` and `.took_ms`; or `.rows`. With a cursor also `.next_cursor`. By default documents, rows and texts are answered as they are.
     #[serde(default)]
     pub response: Option<Spanned<String>>,

@@ -3,6 +3,7 @@
 use super::cursor::List;
 use super::facets::{self, Made};
 use super::fields::Fields;
+use super::hits;
 use super::parameters::{Arguments, Parameters};
 use super::path::PathPattern;
 use super::problem::Problem;
@@ -131,6 +132,7 @@ impl Endpoint {
         let fields = verify::fields_of(compiled);
         let mut wrong: Vec<_> = declared.findings().into_iter().map(|message| (query.get.defined, message)).collect();
         wrong.extend(facets::findings(query, &parameters, fields));
+        wrong.extend(hits::findings(query, fields));
         wrong.extend(fields.map(|fields| suggest::findings(query, &parameters, fields)).unwrap_or_default());
         if !wrong.is_empty() {
             let said = |message| format!("query {}: {message}", query.get.value);
@@ -204,6 +206,9 @@ impl Endpoint {
             (None, _) if self.query.suggest.is_some() => suggest::kind(),
             (None, Template::Sql(_)) if self.query.one => Kind::any_object(),
             (None, Template::Sql(_)) => list(Kind::any_object()),
+            (None, Template::Search(_)) if !self.query.fields.is_empty() => {
+                list(hits::kind(&self.query, &self.document))
+            }
             (None, Template::Search(_)) if !self.query.one => list(self.document.clone()),
             _ => self.document.clone(),
         }
@@ -227,6 +232,13 @@ impl Endpoint {
     /// The answer; `list` is what a cursor would belong to.
     pub(crate) fn respond(&self, arguments: &Arguments, found: Found, list: &List) -> Result<Respond, Problem> {
         let next_cursor = self.cursor_behind(arguments, &found, list);
+        let found = match found {
+            Found::Hits(found) if !self.query.fields.is_empty() => {
+                let shown = found.hits.into_iter().map(|hit| hits::shown(&self.query, hit));
+                Found::Hits(FoundHits { hits: shown.collect(), ..found })
+            }
+            found => found,
+        };
         let Some(program) = &self.response else {
             return Ok(Respond { body: self.plain(found), next_cursor });
         };
@@ -332,8 +344,9 @@ fn given_kind(template: &Template, query: &Query, document: &Kind, params: Kind,
         Template::Search(_) => {
             let mut hit = document.as_object().cloned().unwrap_or_else(Collection::any);
             hit.known_mut().insert("_highlight".into(), Kind::object(Collection::any()).or_undefined());
+            let hit = if query.fields.is_empty() { Kind::object(hit) } else { hits::kind(query, document) };
             given
-                .with_known("hits", list(Kind::object(hit)))
+                .with_known("hits", list(hit))
                 .with_known("total", Kind::integer())
                 .with_known("facets", facets.unwrap_or_else(Kind::any))
                 .with_known("took_ms", Kind::integer())
@@ -380,6 +393,7 @@ fn template_of(query: &Query, compiled: &Compiled) -> Result<Template, String> {
 
 fn search_of(query: &Query, fields: Fields<'_>) -> Result<SearchTemplate, String> {
     let mut made = Made::of(query, fields);
+    made.body.extend(hits::source(query).map(|source| ("_source".to_owned(), source)));
     let written = match (&query.search, &query.suggest) {
         (Some(body), _) => SearchTemplate::parse(body, query.sort.as_ref())?,
         (None, Some(suggest)) => {

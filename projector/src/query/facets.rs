@@ -193,6 +193,10 @@ pub(super) fn findings(query: &Query, parameters: &Parameters, fields: Option<Fi
     }
     for (name, facet) in &query.facets {
         let named = |(at, message)| (at, format!("facet `{name}`: {message}"));
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            let message = "its name is letters, digits and `_`, as programs and search engines take it".to_owned();
+            wrong.push(named((facet.field.defined, message)));
+        }
         wrong.extend(of_facet(facet, parameters, fields).map(named));
     }
     let written = query.search.as_ref().filter(|_| !query.facets.is_empty());
@@ -200,7 +204,7 @@ pub(super) fn findings(query: &Query, parameters: &Parameters, fields: Option<Fi
     {
         wrong.push((
             place,
-            format!("search: `{name}` is made from `filters` and `facets`; write it by hand, or declare those"),
+            format!("search: `{name}` is what the `facets` make; leave it out, or write the facets by hand, too"),
         ));
     }
     wrong

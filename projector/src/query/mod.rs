@@ -31,6 +31,7 @@ mod feed;
 mod fields;
 mod freshness;
 mod gate;
+mod hits;
 mod http;
 mod live;
 mod measures;

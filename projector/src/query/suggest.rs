@@ -107,7 +107,7 @@ fn collect_in<'a>(fields: &'a Object, steps: &[&str], texts: &mut Vec<&'a Value>
 
 fn collect<'a>(value: Option<&'a Value>, steps: &[&str], texts: &mut Vec<&'a Value>) {
     match value {
-        Some(text @ Value::Bytes(_)) if steps.is_empty() => texts.push(text),
+        Some(text @ (Value::Bytes(_) | Value::String(_))) if steps.is_empty() => texts.push(text),
         Some(Value::Array(items)) => items.iter().for_each(|item| collect(Some(item), steps, texts)),
         Some(Value::Object(fields)) => collect_in(fields, steps, texts),
         _ => {}
