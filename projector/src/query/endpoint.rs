@@ -1,8 +1,8 @@
 //! A declared query, compiled: what `projector check` and `apply` refuse is refused here, with its place in the file.
 
+use super::ask;
 use super::cursor::List;
-use super::facets::{self, Made};
-use super::fields::Fields;
+use super::facets;
 use super::hits;
 use super::parameters::{Arguments, Parameters};
 use super::path::PathPattern;
@@ -12,7 +12,7 @@ use super::suggest;
 use super::template::{AFTER, KeyTemplate, SearchTemplate, SqlTemplate, substitute};
 use super::verify;
 use crate::expr::{Collection, Compiler, Kind, Object, Program, Value, json};
-use crate::projection::{Compiled, Diagnosis, Finding, Query, ReadModelKind, Rule, Source, Store};
+use crate::projection::{Compiled, Diagnosis, Finding, Query, ReadModelKind, Rule, Source};
 use chrono::{NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde_json::Value as Json;
@@ -115,7 +115,7 @@ impl Endpoint {
             .collect::<Result<Vec<_>, _>>()
             .map_err(one)?;
         let parameters = Parameters::new(&query.parameters, query.paging.as_ref(), query.sort.as_ref());
-        let template = template_of(query, compiled).map_err(one)?;
+        let template = ask::template_of(query, compiled).map_err(one)?;
         let fallback = query.fallback.as_ref().map(|f| SqlTemplate::elsewhere(&f.sql.value));
         let fallback = fallback.transpose().map_err(|message| one(format!("fallback: {message}")))?;
         let about = about(query, compiled, &template);
@@ -357,52 +357,6 @@ fn given_kind(template: &Template, query: &Query, document: &Kind, params: Kind,
         given = given.with_known("next_cursor", Kind::bytes().or_null());
     }
     Kind::object(given)
-}
-
-fn template_of(query: &Query, compiled: &Compiled) -> Result<Template, String> {
-    let store = &compiled.projection.store;
-    let wanted: &[&str] = match store {
-        Store::Redis(_) => &["document"],
-        Store::Elasticsearch(_) => &["search", "suggest"],
-        Store::Clickhouse(_) | Store::Postgres(_) => &["sql"],
-    };
-    let given = [
-        ("document", query.document.is_some()),
-        ("search", query.search.is_some()),
-        ("suggest", query.suggest.is_some()),
-        ("sql", query.sql.is_some()),
-    ];
-    let mut said = given.into_iter().filter_map(|(name, is_there)| is_there.then_some(name));
-    let (Some(way), None) = (said.next().filter(|way| wanted.contains(way)), said.next()) else {
-        let wanted = wanted.join("` or `");
-        return Err(format!("a query of a read model in {} has `{wanted}`, and none of the others", store.name()));
-    };
-    let template = match (&query.document, &query.sql, verify::fields_of(compiled)) {
-        (Some(document), ..) => KeyTemplate::parse(&document.key.value).map(Template::Document),
-        (_, Some(sql), _) => SqlTemplate::parse(&sql.value, query.sort.as_ref()).map(Template::Sql),
-        (.., Some(fields)) => search_of(query, fields).map(Template::Search),
-        _ => Err(String::new()),
-    };
-    let template = template.map_err(|message| format!("{way}: {message}"))?;
-    let adds_up = matches!(store, Store::Clickhouse(config) if config.rollup.is_some());
-    if matches!(&template, Template::Sql(sql) if sql.reads_rollup()) && !adds_up {
-        return Err("sql: `{rollup}` needs `rollup` under `store.clickhouse`, which says what is added up".to_owned());
-    }
-    Ok(template)
-}
-
-fn search_of(query: &Query, fields: Fields<'_>) -> Result<SearchTemplate, String> {
-    let mut made = Made::of(query, fields);
-    made.body.extend(hits::source(query).map(|source| ("_source".to_owned(), source)));
-    let written = match (&query.search, &query.suggest) {
-        (Some(body), _) => SearchTemplate::parse(body, query.sort.as_ref())?,
-        (None, Some(suggest)) => {
-            made.body.extend(suggest::body(suggest, fields));
-            SearchTemplate::unwritten()
-        }
-        (None, None) => SearchTemplate::unwritten(),
-    };
-    Ok(written.with(made))
 }
 
 fn at(source: &Source, query: &Query, message: impl Into<String>) -> Finding {

@@ -22,6 +22,7 @@
 //! read end first ([`gate`]); only then the service says that it follows. The service holds nothing of its own: any number of them run side by side.
 
 mod answer;
+mod ask;
 mod breaker;
 mod cache;
 mod cursor;
