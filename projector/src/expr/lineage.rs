@@ -258,6 +258,9 @@ impl Walk<'_> {
             ("map_values", Some(body)) => list(body),
             ("filter", _) => first,
             ("push", _) => first.merge(list(arguments.get(1).cloned().unwrap_or_default())),
+            ("zip", _) if arguments.len() == 2 => {
+                list(list(arguments.iter().map(|items| items.part("[]")).reduce(Origin::merge).unwrap_or_default()))
+            }
             ("append" | "merge", _) => arguments.into_iter().reduce(Origin::merge).unwrap_or_default(),
             // These give what they are given.
             (
@@ -290,6 +293,7 @@ mod tests {
             if %data.kind == \"x\" { .days = n + int!(.days) }
             .copies = map_values(%data.copies) -> |c| { { \"at\": c.shelf, \"fee\": int!(c.fee) + %data.fee } }
             .first = slice!(map_values(array!(.copies)) -> |c| { c.at }, 0, 3)
+            .pairs = map_values(zip(%data.notes, .seen)) -> |pair| { pair[0] }
             .state = \"lent\"
             del(.note)";
         assert_eq!(
@@ -299,6 +303,7 @@ mod tests {
                 "copies[].at <- %data.copies[].shelf",
                 "copies[].fee <- %data.copies[].fee %data.fee",
                 "first[] <- .copies[].at",
+                "pairs[] <- %data.notes[] .seen[]",
                 "state <- ",
                 "note <- ",
             ]

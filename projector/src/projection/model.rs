@@ -302,9 +302,24 @@ impl Projection {
             let message = message.lines().next().unwrap_or("not a projection");
             // The place is shown apart.
             let place = format!("error: line {} column {}: ", location.line(), location.column());
-            let message = message.strip_prefix(&place).unwrap_or(message).to_owned();
+            let message = in_words(message.strip_prefix(&place).unwrap_or(message));
             let help = "see docs/projections.md for the fields of a projection";
             vec![Finding::at(source, location, message, help).of(Diagnosis::Shape)]
         })
     }
+}
+
+/// What the YAML parser says, in the words of who writes a file.
+fn in_words(message: &str) -> String {
+    let plain = match message {
+        "expected mapping start" => "a map belongs here: `{ name: value }`, or a line `name: value` for each entry",
+        "expected sequence start" => "a list belongs here: `[one, other]`, or a line `- one` for each",
+        "expected string scalar" => "a text belongs here; in quotes, if it begins like a list or a map",
+        "invalid boolean" => "`true` or `false` belongs here",
+        other => match other.strip_prefix("duplicate mapping key: ").and_then(|rest| rest.split(", set ").next()) {
+            Some(name) => return format!("`{name}` stands here a second time; one map has it once"),
+            None => other,
+        },
+    };
+    plain.to_owned()
 }

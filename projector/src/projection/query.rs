@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 
-/// A declared query: `GET` on a path. Exactly one of `document`, `search`, `sql` says how the store is asked; it must be the
-/// one of the read model's store (Redis: `document`, Elasticsearch: `search`, ClickHouse and Postgres: `sql`).
+/// A declared query: `GET` on a path. Exactly one of `document`, `search`, `suggest`, `sql` says how the store is asked; it must be
+/// one of the read model's store (Redis: `document`, Elasticsearch: `search` or `suggest`, ClickHouse and Postgres: `sql`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
@@ -47,6 +47,17 @@ pub struct Query {
     /// documents are left out, and `track_total_hits` is true, without being asked for.
     #[serde(default)]
     pub search: Option<serde_json::Value>,
+    /// The fields that each hit of a search shows, null where a document lacks one, and beside them `highlight` where the search asks
+    /// for highlights. All that a document has by default, and `_highlight`.
+    #[serde(default)]
+    pub fields: Vec<Spanned<String>>,
+    /// What is counted beside the hits of a search, by name. Each facet counts what the query finds under the `filter`s of parameters on
+    /// all other fields than its own, so that it shows what another choice would find; `.facets.<name>` is the list of counts.
+    #[serde(default)]
+    pub facets: BTreeMap<String, Facet>,
+    /// Texts of a field that fit one that is still being typed, in place of `search`: at most ten, best first.
+    #[serde(default)]
+    pub suggest: Option<Suggest>,
     /// A statement for ClickHouse or Postgres. `{table}` is this generation's table (ClickHouse: put `final` behind it;
     /// Postgres: without what is deleted or expired), `{rollup}` in ClickHouse its days added up (`rollup` of the store): rows of the
     /// day, the fields of `by` and of `sum`, to be added up further. `{name:Type}` is a bound parameter; an absent one is null, so in
@@ -57,8 +68,8 @@ pub struct Query {
     #[serde(default)]
     pub one: bool,
     /// A program whose value is the answer. `.params` has the parameters, and beside it stands what the store gave:
-    /// `.document`; `.hits` (a list of documents, with `_highlight` where the search asks for it), `.total`, `.facets` (the
-    /// search's `aggs`) and `.took_ms`; or `.rows`. With a cursor also `.next_cursor`. A document is answered as it is by default.
+    /// `.document`; `.hits` (a list of documents, or of their `fields`), `.total`, `.facets` (by name,
+    /// or the search's `aggs` as the server gives them) and `.took_ms`; `.suggestions` and `.took_ms`; or `.rows`. With a cursor also `.next_cursor`. By default documents, rows and texts are answered as they are.
     #[serde(default)]
     pub response: Option<Spanned<String>>,
     /// Answers may be given again to others who ask the same.
@@ -82,6 +93,51 @@ pub struct Query {
     /// Which parameter must be which claim of the caller: `{ member_id: sub }`. As `roles`, not enforced yet.
     #[serde(default)]
     pub row_filter: BTreeMap<String, String>,
+}
+
+/// Which field of a document must be what, compared with the parameter's value, for the document to be found.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filter {
+    /// The field that is the value; of a list, one of its values.
+    pub is: Option<Spanned<String>>,
+    /// The field that is above it.
+    pub gt: Option<Spanned<String>>,
+    /// The field that is it, or above.
+    pub gte: Option<Spanned<String>>,
+    /// The field that is below it.
+    pub lt: Option<Spanned<String>>,
+    /// The field that is it, or below.
+    pub lte: Option<Spanned<String>>,
+}
+
+/// Counts by the values of a field: by each on its own, by parts of the calendar, or between bounds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facet {
+    /// The field.
+    pub field: Spanned<String>,
+    /// How many values are counted, the most frequent first (10 by default): a list of `value` and `count`.
+    #[serde(default)]
+    pub size: Option<u32>,
+    /// Of a time: `day`, `week`, `month`, `quarter`, `year`, or `{ param: name }` with one of these: a list of `from` (the first day, in the
+    /// query's `time_zone`) and `count`, without those that count nothing.
+    #[serde(default)]
+    pub interval: Option<serde_json::Value>,
+    /// Of a number: where one range ends and the next begins: a list of `from`, `to` (exclusive; null where it is open) and `count`.
+    #[serde(default)]
+    pub bounds: Vec<serde_json::Number>,
+}
+
+/// What fits a text that is still being typed: it begins like that, or nearly, in one of its words.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suggest {
+    /// The field; its mapping needs a part of type `search_as_you_type`:
+    /// `{ type: text, fields: { typed: { type: search_as_you_type } } }`.
+    pub field: Spanned<String>,
+    /// The parameter with the text.
+    pub text: Spanned<String>,
 }
 
 /// The orders in which a list can be had.
@@ -151,6 +207,9 @@ pub struct Parameter {
     /// The largest integer; of text, the largest number of characters (256 by default).
     #[serde(default)]
     pub max: Option<i64>,
+    /// Leaves out of a search or suggestions what isn't like that: `{ is: state }`, `{ gte: due }`. When the parameter is absent, nothing.
+    #[serde(default)]
+    pub filter: Option<Filter>,
     /// The texts that are allowed; all by default.
     #[serde(default)]
     pub values: Vec<String>,

@@ -163,7 +163,7 @@ fn of_type(kind: &str) -> Result<Json, String> {
         "String" => json!({"type": "string"}),
         "bool" => json!({"type": "boolean"}),
         "i64" | "u8" | "u16" | "u32" | "u64" | "usize" => json!({"type": "integer"}),
-        "f64" => json!({"type": "number"}),
+        "f64" | "serde_json::Number" => json!({"type": "number"}),
         "Node" | "Json" | "serde_json::Value" => json!({}),
         name if name.chars().all(char::is_alphanumeric) => reference(name),
         other => return Err(format!("no words for the type {other}")),

@@ -1,14 +1,18 @@
 //! A declared query, compiled: what `projector check` and `apply` refuse is refused here, with its place in the file.
 
+use super::ask;
 use super::cursor::List;
+use super::facets;
+use super::hits;
 use super::parameters::{Arguments, Parameters};
 use super::path::PathPattern;
 use super::problem::Problem;
 use super::store::FoundHits;
+use super::suggest;
 use super::template::{AFTER, KeyTemplate, SearchTemplate, SqlTemplate, substitute};
 use super::verify;
 use crate::expr::{Collection, Compiler, Kind, Object, Program, Value, json};
-use crate::projection::{Compiled, Diagnosis, Finding, Query, ReadModelKind, Rule, Source, Store};
+use crate::projection::{Compiled, Diagnosis, Finding, Query, ReadModelKind, Rule, Source};
 use chrono::{NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde_json::Value as Json;
@@ -111,7 +115,7 @@ impl Endpoint {
             .collect::<Result<Vec<_>, _>>()
             .map_err(one)?;
         let parameters = Parameters::new(&query.parameters, query.paging.as_ref(), query.sort.as_ref());
-        let template = template_of(query, &compiled.projection.store).map_err(one)?;
+        let template = ask::template_of(query, compiled).map_err(one)?;
         let fallback = query.fallback.as_ref().map(|f| SqlTemplate::elsewhere(&f.sql.value));
         let fallback = fallback.transpose().map_err(|message| one(format!("fallback: {message}")))?;
         let about = about(query, compiled, &template);
@@ -125,13 +129,19 @@ impl Endpoint {
             about: about.as_ref(),
             fallback: fallback.as_ref(),
         };
-        let wrong = declared.findings();
+        let fields = verify::fields_of(compiled);
+        let mut wrong: Vec<_> = declared.findings().into_iter().map(|message| (query.get.defined, message)).collect();
+        wrong.extend(facets::findings(query, &parameters, fields));
+        wrong.extend(hits::findings(query, fields));
+        wrong.extend(fields.map(|fields| suggest::findings(query, &parameters, fields)).unwrap_or_default());
         if !wrong.is_empty() {
-            return Err(wrong.into_iter().map(|message| at(source, query, message)).collect());
+            let said = |message| format!("query {}: {message}", query.get.value);
+            return Err(wrong.into_iter().map(|(place, message)| located(source, place, said(message))).collect());
         }
         let in_path: Vec<_> = path.parameters().map(str::to_owned).collect();
         let params = parameters.kind(&in_path);
-        let given = given_kind(&template, query, &compiled.document, params.clone());
+        let facets = fields.filter(|_| !query.facets.is_empty()).map(|fields| facets::kind(&query.facets, fields));
+        let given = given_kind(&template, query, &compiled.document, params.clone(), facets);
         let only_params = Kind::object(Collection::empty().with_known("params", params));
         let program = |text: &Spanned<String>, kind: &Kind| {
             let nothing = Kind::object(Collection::empty());
@@ -193,8 +203,12 @@ impl Endpoint {
         let list = |of: Kind| Kind::array(Collection::empty().with_unknown(of));
         match (&self.response, &self.template) {
             (Some(program), _) => program.result().clone(),
+            (None, _) if self.query.suggest.is_some() => suggest::kind(),
             (None, Template::Sql(_)) if self.query.one => Kind::any_object(),
             (None, Template::Sql(_)) => list(Kind::any_object()),
+            (None, Template::Search(_)) if !self.query.fields.is_empty() => {
+                list(hits::kind(&self.query, &self.document))
+            }
             (None, Template::Search(_)) if !self.query.one => list(self.document.clone()),
             _ => self.document.clone(),
         }
@@ -218,17 +232,30 @@ impl Endpoint {
     /// The answer; `list` is what a cursor would belong to.
     pub(crate) fn respond(&self, arguments: &Arguments, found: Found, list: &List) -> Result<Respond, Problem> {
         let next_cursor = self.cursor_behind(arguments, &found, list);
+        let found = match found {
+            Found::Hits(found) if !self.query.fields.is_empty() => {
+                let shown = found.hits.into_iter().map(|hit| hits::shown(&self.query, hit));
+                Found::Hits(FoundHits { hits: shown.collect(), ..found })
+            }
+            found => found,
+        };
         let Some(program) = &self.response else {
-            return Ok(Respond { body: plain(found), next_cursor });
+            return Ok(Respond { body: self.plain(found), next_cursor });
         };
         let mut given = Object::from([("params".into(), self.params(arguments))]);
         match found {
             Found::Document(document) => _ = given.insert("document".into(), Value::Object(document)),
             Found::Hits(FoundHits { hits, total, facets, took_ms, .. }) => {
-                given.insert("hits".into(), Value::Array(hits));
-                given.insert("total".into(), Value::Integer(total));
-                given.insert("facets".into(), json::from_json(facets, &Kind::any()));
                 given.insert("took_ms".into(), Value::Integer(took_ms));
+                if let Some(suggest) = &self.query.suggest {
+                    given.insert("suggestions".into(), Value::Array(suggest::texts(suggest, &hits)));
+                } else {
+                    let declared = &self.query.facets;
+                    let facets = if declared.is_empty() { facets } else { facets::counted(declared, &facets) };
+                    given.insert("hits".into(), Value::Array(hits));
+                    given.insert("total".into(), Value::Integer(total));
+                    given.insert("facets".into(), json::from_json(facets, &Kind::any()));
+                }
             }
             Found::Rows(rows) => _ = given.insert("rows".into(), Value::Array(rows)),
         }
@@ -268,6 +295,17 @@ impl Endpoint {
         }
     }
 
+    /// The answer of a query without `response`.
+    fn plain(&self, found: Found) -> Json {
+        let list = |items: &[Value]| items.iter().map(json::to_json).collect();
+        match (found, &self.query.suggest) {
+            (Found::Document(document), _) => Json::Object(json::object_to_json(&document)),
+            (Found::Hits(found), Some(suggest)) => list(&suggest::texts(suggest, &found.hits)),
+            (Found::Hits(found), None) => list(&found.hits),
+            (Found::Rows(rows), _) => list(&rows),
+        }
+    }
+
     fn params(&self, arguments: &Arguments) -> Value {
         Value::Object(json::object_from_json(arguments.clone(), &Kind::any()))
     }
@@ -277,15 +315,6 @@ impl Endpoint {
 pub(crate) struct Respond {
     pub(crate) body: Json,
     pub(crate) next_cursor: Option<String>,
-}
-
-/// The answer of a query without `response`.
-fn plain(found: Found) -> Json {
-    match found {
-        Found::Document(document) => Json::Object(json::object_to_json(&document)),
-        Found::Hits(found) => found.hits.iter().map(json::to_json).collect(),
-        Found::Rows(rows) => rows.iter().map(json::to_json).collect(),
-    }
 }
 
 /// What the query says, or what is plain without words: a document under its aggregate's id.
@@ -302,20 +331,24 @@ fn about(query: &Query, compiled: &Compiled, template: &Template) -> Option<Abou
     }
 }
 
-fn given_kind(template: &Template, query: &Query, document: &Kind, params: Kind) -> Kind {
+fn given_kind(template: &Template, query: &Query, document: &Kind, params: Kind, facets: Option<Kind>) -> Kind {
     let mut given = Collection::empty().with_known("params", params);
     let list = |of: Kind| Kind::array(Collection::empty().with_unknown(of));
     given = match template {
         Template::Document(_) => given.with_known("document", document.clone()),
         Template::Search(_) if query.one => given.with_known("document", document.clone()),
         Template::Sql(_) if query.one => given.with_known("document", Kind::any_object()),
+        Template::Search(_) if query.suggest.is_some() => {
+            given.with_known("suggestions", suggest::kind()).with_known("took_ms", Kind::integer())
+        }
         Template::Search(_) => {
             let mut hit = document.as_object().cloned().unwrap_or_else(Collection::any);
             hit.known_mut().insert("_highlight".into(), Kind::object(Collection::any()).or_undefined());
+            let hit = if query.fields.is_empty() { Kind::object(hit) } else { hits::kind(query, document) };
             given
-                .with_known("hits", list(Kind::object(hit)))
+                .with_known("hits", list(hit))
                 .with_known("total", Kind::integer())
-                .with_known("facets", Kind::any())
+                .with_known("facets", facets.unwrap_or_else(Kind::any))
                 .with_known("took_ms", Kind::integer())
         }
         Template::Sql(_) => given.with_known("rows", list(Kind::any_object())),
@@ -324,34 +357,6 @@ fn given_kind(template: &Template, query: &Query, document: &Kind, params: Kind)
         given = given.with_known("next_cursor", Kind::bytes().or_null());
     }
     Kind::object(given)
-}
-
-fn template_of(query: &Query, store: &Store) -> Result<Template, String> {
-    let wanted = match store {
-        Store::Redis(_) => "document",
-        Store::Elasticsearch(_) => "search",
-        Store::Clickhouse(_) | Store::Postgres(_) => "sql",
-    };
-    let given =
-        [("document", query.document.is_some()), ("search", query.search.is_some()), ("sql", query.sql.is_some())];
-    if given.into_iter().any(|(name, there)| there != (name == wanted)) {
-        return Err(format!(
-            "a query of a read model in {} has `{wanted}`, and neither of the other two",
-            store.name()
-        ));
-    }
-    let template = match (&query.document, &query.search, &query.sql) {
-        (Some(document), ..) => KeyTemplate::parse(&document.key.value).map(Template::Document),
-        (_, Some(body), _) => SearchTemplate::parse(body, query.sort.as_ref()).map(Template::Search),
-        (.., Some(sql)) => SqlTemplate::parse(&sql.value, query.sort.as_ref()).map(Template::Sql),
-        _ => Err(String::new()),
-    };
-    let template = template.map_err(|message| format!("{wanted}: {message}"))?;
-    let adds_up = matches!(store, Store::Clickhouse(config) if config.rollup.is_some());
-    if matches!(&template, Template::Sql(sql) if sql.reads_rollup()) && !adds_up {
-        return Err("sql: `{rollup}` needs `rollup` under `store.clickhouse`, which says what is added up".to_owned());
-    }
-    Ok(template)
 }
 
 fn at(source: &Source, query: &Query, message: impl Into<String>) -> Finding {

@@ -91,7 +91,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (REDIS, "get: x\ndocument: { key: k }".into(), "begins with `/`"),
         (REDIS, "get: /health\ndocument: { key: k }".into(), "service's own"),
         (REDIS, "get: /x\nsearch: {}".into(), "has `document`"),
-        (REDIS, with("sql: select 1"), "neither of the other two"),
+        (REDIS, with("sql: select 1"), "none of the others"),
         (REDIS, with("paging: {}"), "has no pages"),
         (REDIS, "get: /x\nparameters: { a: { type: string } }\ndocument: { key: '{a}' }".into(), "must be required"),
         (

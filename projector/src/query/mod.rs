@@ -22,13 +22,17 @@
 //! read end first ([`gate`]); only then the service says that it follows. The service holds nothing of its own: any number of them run side by side.
 
 mod answer;
+mod ask;
 mod breaker;
 mod cache;
 mod cursor;
 mod endpoint;
+mod facets;
 mod feed;
+mod fields;
 mod freshness;
 mod gate;
+mod hits;
 mod http;
 mod live;
 mod measures;
@@ -43,6 +47,7 @@ mod request;
 mod service;
 mod store;
 mod subscribe;
+mod suggest;
 mod tally;
 mod template;
 mod token;

@@ -28,6 +28,7 @@ fn text(doc: &str) -> Parameter {
         default: None,
         min: None,
         max: None,
+        filter: None,
         values: Vec::new(),
         doc: doc.into(),
         example: None,

@@ -1,5 +1,6 @@
 //! What is asked of the stores: declared templates in which the caller's values are bound, never pasted as text.
 
+use super::facets::Made;
 use super::parameters::{Arguments, page_and_size};
 use crate::projection::Sort;
 use serde_json::{Map, Value as Json, json};
@@ -68,7 +69,10 @@ pub(crate) fn text_of(value: &Json) -> String {
 /// A search's body with `{param: name}` nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SearchTemplate {
+    /// As it was written.
     body: Map<String, Json>,
+    /// What was made from other declarations.
+    made: Made,
     /// What each sort key stands for.
     sorts: BTreeMap<String, Json>,
 }
@@ -95,7 +99,17 @@ impl SearchTemplate {
         if let Some(name) = sorts.iter().find_map(|(name, by)| (!by.is_array()).then_some(name)) {
             return Err(format!("sort key `{name}`: expected a list, as a search's `sort` is"));
         }
-        Ok(Self { body: body.clone(), sorts })
+        Ok(Self { body: body.clone(), made: Made::default(), sorts })
+    }
+
+    /// A search of which nothing was written by hand.
+    pub(crate) fn unwritten() -> Self {
+        Self { body: Map::new(), made: Made::default(), sorts: BTreeMap::new() }
+    }
+
+    /// The search, with what other declarations add to it.
+    pub(super) fn with(self, made: Made) -> Self {
+        Self { made, ..self }
     }
 
     /// The search, for somebody who doesn't look at how many hits there are: the best of them are found without the others.
@@ -109,7 +123,7 @@ impl SearchTemplate {
         self.body.get("sort").into_iter().chain(self.sorts.values())
     }
 
-    /// The names of the fields that are sorted by, filtered or matched, as far as they can be told: those of `term`, `terms`,
+    /// The names of the fields that are sorted by, filtered or matched in what was written, as far as they can be told: those of `term`, `terms`,
     /// `match`, `range` and their like.
     pub(crate) fn fields(&self) -> Vec<String> {
         let mut names = Vec::new();
@@ -125,23 +139,34 @@ impl SearchTemplate {
         names
     }
 
-    pub(crate) fn parameters(&self) -> Vec<&str> {
+    /// The parameters of what was written.
+    pub(crate) fn written_parameters(&self) -> Vec<&str> {
         let mut names = Vec::new();
         self.body.values().for_each(|node| collect_parameters(node, &mut names));
         names
     }
 
+    pub(crate) fn parameters(&self) -> Vec<&str> {
+        let mut names = self.written_parameters();
+        self.made.body.values().chain(&self.made.filters).for_each(|node| collect_parameters(node, &mut names));
+        names
+    }
+
     /// The body to send: deleted and expired documents left out, exact totals unless they are declared otherwise, the page.
     pub(crate) fn render(&self, arguments: &Arguments, after: Option<&[Json]>) -> Json {
+        let all = self.body.iter().chain(&self.made.body);
         let mut body: Map<_, _> =
-            self.body.iter().filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
+            all.filter_map(|(name, node)| Some((name.clone(), substitute(node, arguments)?))).collect();
         if let Some(by) = arguments.get("sort").and_then(Json::as_str).and_then(|key| self.sorts.get(key)) {
             body.insert("sort".into(), by.clone());
         }
         let asked = body.remove("query").unwrap_or_else(|| json!({"match_all": {}}));
         let hidden = json!([{"term": {"_deleted": true}}, {"range": {"_expires": {"lte": "now"}}}]);
-        let visible = json!({"bool": {"must": [asked], "must_not": hidden}});
-        body.insert("query".into(), visible);
+        let mut visible = json!({"must": [asked], "must_not": hidden});
+        if !self.made.filters.is_empty() {
+            visible["filter"] = self.made.filters.iter().filter_map(|clause| substitute(clause, arguments)).collect();
+        }
+        body.insert("query".into(), json!({"bool": visible}));
         body.entry("track_total_hits").or_insert(Json::Bool(true));
         if let Some((page, size)) = page_and_size(arguments) {
             let from = if after.is_some() { 0 } else { (page - 1) * size };
@@ -156,7 +181,7 @@ impl SearchTemplate {
 }
 
 /// The name in a `{param: name}` node.
-fn parameter_of(node: &Json) -> Option<&str> {
+pub(super) fn parameter_of(node: &Json) -> Option<&str> {
     let map = node.as_object().filter(|map| map.len() == 1)?;
     map.get("param")?.as_str()
 }

@@ -1,10 +1,10 @@
 //! What `projector check` finds wrong in a declared query, beyond what its programs say.
 
 use super::endpoint::{About, FRESHNESS, Template};
+use super::fields::Fields;
 use super::parameters::{self, Parameters};
 use super::path::PathPattern;
 use super::template::{AFTER, SqlTemplate, collect_parameters};
-use crate::expr::{Kind, distance};
 use crate::projection::{Compiled, Paging, Query, Store};
 use std::str::FromStr;
 
@@ -133,7 +133,7 @@ impl Declared<'_> {
                 unknown.chain(optional).chain(paging).collect()
             }
             Template::Search(body) => {
-                let names = body.parameters().into_iter();
+                let names = body.written_parameters().into_iter();
                 names.filter(|name| self.parameters.get(name).is_none()).map(undeclared).collect()
             }
             Template::Sql(sql) => {
@@ -189,31 +189,13 @@ impl Declared<'_> {
 
     /// Fields that a search names and the read model doesn't have: it would find nothing, without a word.
     fn fields(&self) -> Vec<String> {
-        let (Template::Search(search), Store::Elasticsearch(store)) = (self.template, &self.compiled.projection.store)
-        else {
+        let (Template::Search(search), Some(fields)) = (self.template, fields_of(self.compiled)) else {
             return Vec::new();
         };
-        let refined = |name: &str| {
-            store
-                .fields
-                .keys()
-                .any(|path| name == path || name.strip_prefix(path.as_str()).is_some_and(|r| r.starts_with('.')))
-        };
-        let document = &self.compiled.document;
-        let mut unknown: Vec<_> = search
-            .fields()
-            .into_iter()
-            .filter(|name| !name.contains('*') && !refined(name) && !has(document, name))
-            .collect();
-        unknown.sort_unstable();
-        unknown.dedup();
-        let near = |name: &str| {
-            let known =
-                document.as_object().into_iter().flat_map(|fields| fields.known().keys().map(|f| f.to_string()));
-            let nearest = known.min_by_key(|known| distance(known, name)).filter(|known| distance(known, name) <= 2);
-            nearest.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
-        };
-        unknown.iter().map(|name| format!("the read model has no field `{name}`{}", near(name))).collect()
+        let mut names = search.fields();
+        names.sort_unstable();
+        names.dedup();
+        names.iter().filter(|name| !name.contains('*')).filter_map(|name| fields.unknown(name)).collect()
     }
 
     /// What `min_seq`, `one` and a fallback need.
@@ -298,23 +280,14 @@ fn bounds(paging: &Paging) -> Option<String> {
     (!right).then(|| "paging: 1 ≤ size ≤ size_max ≤ depth_max must hold".into())
 }
 
-fn undeclared(name: &str) -> String {
+pub(super) fn undeclared(name: &str) -> String {
     format!("`{name}` is not among the `parameters`")
 }
 
-/// Whether a document of this type can have the field at a path.
-fn has(document: &Kind, path: &str) -> bool {
-    path.split('.')
-        .try_fold(document.clone(), |kind, step| {
-            let mut kind = kind;
-            while kind.as_object().is_none()
-                && let Some(items) = kind.as_array()
-            {
-                kind = items.reduced_kind();
-            }
-            let fields = kind.as_object()?;
-            let known = fields.known().get(&step.into()).cloned();
-            known.or_else(|| fields.unknown_kind().contains_any_defined().then(|| fields.unknown_kind()))
-        })
-        .is_some()
+/// What a search can name.
+pub(super) fn fields_of(compiled: &Compiled) -> Option<Fields<'_>> {
+    match &compiled.projection.store {
+        Store::Elasticsearch(store) => Some(Fields { document: &compiled.document, refined: &store.fields }),
+        _ => None,
+    }
 }

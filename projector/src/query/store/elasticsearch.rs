@@ -132,3 +132,7 @@ async fn refresh(request: reqwest::RequestBuilder) -> Result<(), ReadError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "elasticsearch_tests.rs"]
+mod tests;
