@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+/// Bytes of one partition in an answer of a broker's.
+const PARTITION_FETCH_BYTES: &str = "131072";
 /// How long a revocation waits for the events before it to be handled.
 pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -164,6 +166,8 @@ impl KafkaSource {
             // What may wait here while a store is away; and come in one answer, of all partitions.
             .set("queued.max.messages.kbytes", room.fetch_kib.to_string())
             .set("fetch.max.bytes", fetch_bytes.to_string())
+            // Of one partition little at a time, so that others are there to be worked on beside it.
+            .set("max.partition.fetch.bytes", PARTITION_FETCH_BYTES)
             .set("statistics.interval.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Warning);
         if let Some(instance) = &config.instance_id {
