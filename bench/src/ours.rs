@@ -147,9 +147,8 @@ impl Site {
             add_metrics(&host.listen, generations, &mut figures).await?;
         }
         let figure = |name: &str| figures.get(name).copied().unwrap_or_default();
-        let lookups = figure("projection_cache_lookups_total");
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let writes = if lookups > 0.0 { lookups } else { figure("projection_events_processed_total") } as u64;
+        let writes = figure("projection_documents_written_total") as u64;
         Ok(Run {
             events: pace.events,
             events_per_second: pace.counted as f64 / pace.took.as_secs_f64().max(0.001),

@@ -16,6 +16,8 @@ pub struct Measures {
     pub write_seconds: Histogram,
     /// From the event until readers saw it, in seconds.
     pub visible_seconds: Histogram,
+    /// Documents or rows that the store took.
+    pub written: Counter,
     /// Writes that the store refused because somebody else was faster; folded again.
     pub conflicts: Counter,
     /// Calls that failed since something was away, and were made again.
@@ -39,6 +41,7 @@ impl Default for Measures {
             load_seconds: seconds(),
             write_seconds: seconds(),
             visible_seconds: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0]),
+            written: Counter::default(),
             conflicts: Counter::default(),
             retries: Counter::default(),
             failures: Counter::default(),

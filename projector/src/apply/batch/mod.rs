@@ -24,6 +24,7 @@ use super::lane::{self, Delivery, Item, Lane, LetterNote, Parked, Plan, TRIES, T
 use super::progress::occurrence;
 use super::rollup::{self, Addition, Slices};
 use super::{Changed, Event, Outcome, Partition, QuickMap, Stored, Write};
+use crate::event::Envelope;
 use crate::projection::{Compiled, ReadModelKind};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeSet, HashMap};
@@ -73,6 +74,9 @@ pub struct Finished {
     pub settled: Vec<(Partition, usize)>,
 }
 
+/// The sequence of an aggregate's first event.
+const FIRST_SEQUENCE: i64 = 1;
+
 /// The place of a message in the batch: lane, then index in it.
 type Place = (usize, usize);
 
@@ -120,6 +124,8 @@ struct Document {
     changed: Option<Changed>,
     /// Has to be loaded and folded.
     open: bool,
+    /// Begins with its aggregate's first event, so that there is nothing to load; if there is, the write doesn't land, and it is loaded then.
+    is_new: bool,
     one_by_one: bool,
     expires: Option<DateTime<Utc>>,
     joined: join::Joined,
@@ -178,6 +184,19 @@ impl Batch {
             }
         }
         batch.own = batch.documents.len();
+        if batch.compiled.kind == ReadModelKind::Entity {
+            for d in 0..batch.documents.len() {
+                let first = batch.documents[d].folds.first().map(|fold| batch.item(fold.place));
+                batch.documents[d].is_new = first.is_some_and(|item| batch.is_first(item));
+            }
+        }
+    }
+
+    /// Whether an event makes its aggregate's document. One that asks for something may fail now although its document has it.
+    fn is_first(&self, item: &Item) -> bool {
+        let Ok(event) = &item.delivery.event else { return false };
+        let Envelope { reference, event_type, .. } = &event.envelope;
+        item.plan == Plan::Fold && reference.sequence == FIRST_SEQUENCE && self.compiled.asks(event_type).is_empty()
     }
 
     /// The document of a key: the one that the batch has, or a new one.
@@ -198,7 +217,7 @@ impl Batch {
             ReadModelKind::Join => return self.join_keys(),
             ReadModelKind::Entity | ReadModelKind::Rollup => {}
         }
-        self.documents.iter().filter(|d| d.open).map(|d| d.key.clone()).collect()
+        self.documents.iter().filter(|d| d.open && !d.is_new).map(|d| d.key.clone()).collect()
     }
 
     /// Folds what the loaded documents (in the order of [`Batch::keys`]) haven't seen; gives the writes.
@@ -213,7 +232,8 @@ impl Batch {
         let mut loaded = loaded.into_iter();
         let mut slices: HashMap<usize, Result<Slices, String>> = HashMap::new();
         for &d in &open {
-            let stored = loaded.next().flatten().unwrap_or_default();
+            let is_new = std::mem::take(&mut self.documents[d].is_new);
+            let stored = if is_new { Stored::default() } else { loaded.next().flatten().unwrap_or_default() };
             if self.compiled.kind == ReadModelKind::Rollup {
                 slices.insert(d, Slices::read(stored.state.as_ref()));
             }
@@ -624,6 +644,7 @@ impl Document {
             folds: Vec::new(),
             stored: Stored::default(),
             open: true,
+            is_new: false,
             one_by_one: false,
             expires: None,
             changed: None,

@@ -25,6 +25,7 @@ fn counts(page: &mut Page, each: &[&str; 2], watched: &Watched) {
     page.count(Metric::Retries, each, measures.retries.get());
     page.count(Metric::EventsFailed, each, measures.failures.get());
     page.count(Metric::DeadLettersParked, each, measures.parked.get());
+    page.count(Metric::DocumentsWritten, each, measures.written.get());
     page.count(Metric::Conflicts, each, measures.conflicts.get());
     page.count(Metric::CacheLookups, &[each[0], each[1], "hit"], measures.cache_hits.get());
     page.count(Metric::CacheLookups, &[each[0], each[1], "miss"], measures.cache_misses.get());

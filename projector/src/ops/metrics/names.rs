@@ -107,6 +107,8 @@ metrics! {
         "Loading a batch's documents";
     WriteSeconds = "projection_store_write_seconds", Histogram, Host, &["read_model", "generation", "store"],
         "Writing a batch's documents, waiting for a store that is away included";
+    DocumentsWritten = "projection_documents_written_total", Counter, Host, EACH,
+        "Documents or rows that the store took: fewer than events where several are folded into one";
     Conflicts = "projection_write_conflicts_total", Counter, Host, EACH,
         "Writes that were refused because somebody else was faster; folded again";
     CacheLookups = "projection_cache_lookups_total", Counter, Host, &["read_model", "generation", "result"],
