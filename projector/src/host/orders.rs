@@ -46,6 +46,12 @@ impl Orders {
         }
     }
 
+    /// Whether queries read it, and whether it is replayed. Asked at once: two looks at what is watched, held at the same time, wait for
+    /// each other for ever when it is about to change between them.
+    pub(super) fn phase(&self) -> (bool, bool) {
+        (self.live, self.replaying)
+    }
+
     /// Whether a large batch may be followed by the next before it has landed: nothing is held back.
     pub(super) fn flows(&self) -> bool {
         !self.replaying || (self.throttle.is_none() && !self.yielding)

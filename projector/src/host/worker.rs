@@ -393,7 +393,7 @@ impl Worker {
             }
         }
         let (needs_refresh, standing) = (self.setup.sink.needs_refresh(), self.standing_error());
-        let (replaying, live) = (self.setup.orders.borrow().replaying, self.setup.orders.borrow().live);
+        let (live, replaying) = self.setup.orders.borrow().phase();
         self.setup.stats.with(|s| {
             s.applied += finished.applied.len() as u64;
             s.duplicates += finished.duplicates;

@@ -16,8 +16,8 @@ use tokio::task::{JoinError, JoinSet};
 /// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it or for more events.
 pub(super) const BATCH_MIN: usize = 250;
 
-/// Messages that wait for a batch; with more, none is taken from the queue.
-const WAITING_MAX: usize = 4_000;
+/// Messages that wait for a batch, or are in one; with more, none is taken from the queue.
+const HELD_MAX: usize = 6_000;
 
 /// Messages, by partition, in order.
 pub(super) type Messages = BTreeMap<Partition, Vec<Message>>;
@@ -29,8 +29,10 @@ pub(super) type Flights = JoinSet<Result<Landed, HostError>>;
 pub(super) struct Away {
     /// The offset behind the batch's last message.
     pub(super) next: i64,
-    /// When the oldest of its events happened.
-    pub(super) oldest: Option<DateTime<Utc>>,
+    /// Events in it.
+    events: usize,
+    /// When the oldest of them happened.
+    oldest: Option<DateTime<Utc>>,
 }
 
 /// A batch that the store has answered for.
@@ -47,7 +49,8 @@ impl Worker {
 
     /// Whether more messages are wanted now: while batches are under way, only as many as are worth another one.
     pub(super) fn takes_more(&self) -> bool {
-        self.flights.is_empty() || (self.waiting() < WAITING_MAX && self.more_than_a_few())
+        let away: usize = self.owned.values().filter_map(|owned| Some(owned.away.as_ref()?.events)).sum();
+        self.flights.is_empty() || (self.waiting() + away < HELD_MAX && self.more_than_a_few())
     }
 
     /// Whether so many messages are in the queue that they are worth a batch.
@@ -77,7 +80,7 @@ impl Worker {
     }
 
     async fn start(&mut self, batch: Messages) -> Result<(), HostError> {
-        let (live, replaying) = (self.setup.orders.borrow().live, self.setup.orders.borrow().replaying);
+        let (live, replaying) = self.setup.orders.borrow().phase();
         let (mut following, mut parts, mut size) = (Following::begin(live && !replaying), Vec::new(), 0);
         for (partition, messages) in batch {
             let mut deliveries = Vec::with_capacity(messages.len());
@@ -97,7 +100,7 @@ impl Worker {
             let Some(last) = deliveries.last() else { continue };
             let happened =
                 deliveries.iter().filter_map(|d| d.event.as_ref().ok().map(|event| event.envelope.occurred_at));
-            let away = Away { next: last.offset + 1, oldest: happened.min() };
+            let away = Away { next: last.offset + 1, events: deliveries.len(), oldest: happened.min() };
             size += deliveries.len();
             parts.push(self.part(partition.clone(), deliveries));
             if let Some(owned) = self.owned.get_mut(&partition) {
