@@ -69,7 +69,7 @@ pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
     writeln!(text, "\n### Where the time goes\n")?;
     writeln!(
         text,
-        "Of an owner's time: folding, waiting for documents to fold into, waiting for writes, and the rest (reading, decoding, saving progress, \
+        "Of an owner's time, which is more than 100 % in all where several batches are under way: folding, waiting for documents to fold into, waiting for writes, and the rest (reading, decoding, saving progress, \
          waiting for messages, resting between batches). Cores: how much the host, the store, Kafka and strangers took while it ran, start included; what is \
          left of the machine's {} was idle, or the measuring's own.\n",
         all.machine.cores

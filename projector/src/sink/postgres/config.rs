@@ -15,7 +15,7 @@ use std::time::Duration;
 const STATEMENT_TIMEOUT_MS: u64 = 30_000;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
-/// [`super::sink::WRITERS`] batches; saves, counts and searches for children beside them.
+/// The sink's batches; saves, counts and searches for children beside them.
 const CONNECTIONS_MAX: u32 = 6;
 
 /// Why a statement failed.
