@@ -55,7 +55,7 @@ pub use retry::Backoff;
 pub use stats::{Reported, Stats};
 
 /// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
-const LIVE_ROOM: Room = Room { items: 4_096, queue_kib: 4 << 10, fetch_kib: 1 << 10 };
+const LIVE_ROOM: Room = Room { items: 4_096, queue_kib: 3 << 10, fetch_kib: 1 << 10 };
 /// Of a generation that is replayed: its batches are large, and there are few.
 const REPLAY_ROOM: Room = Room { items: 16_384, queue_kib: 16 << 10, fetch_kib: 8 << 10 };
 /// How long all generations together may take to come to rest when the host stops.

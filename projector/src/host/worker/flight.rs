@@ -17,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 pub(super) const BATCH_MIN: usize = 250;
 
 /// Messages that wait for a batch, or are in one; with more, none is taken from the queue.
-const HELD_MAX: usize = 6_000;
+const HELD_MAX: usize = 4_000;
 
 /// Messages, by partition, in order.
 pub(super) type Messages = BTreeMap<Partition, Vec<Message>>;
