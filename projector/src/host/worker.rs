@@ -184,9 +184,8 @@ impl Worker {
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
         let began = Instant::now();
-        let limits = &self.setup.reader.compiled.projection.limits;
-        let (batch_max, wait) = (limits.batch_max.into(), Duration::from_millis(limits.batch_wait_ms.into()));
-        let batch_max = self.setup.orders.borrow().batch_max(batch_max);
+        let wait = Duration::from_millis(self.setup.reader.compiled.projection.limits.batch_wait_ms.into());
+        let batch_max = self.batch_max();
         if self.standstill.is_some() {
             // What lies beyond the place is told by the lanes.
             self.land_all().await?;

@@ -66,17 +66,23 @@ impl Worker {
 
     /// Starts batches of what waits, as far as its partitions are here and another batch may be under way.
     pub(super) async fn start_what_may(&mut self) -> Result<(), HostError> {
-        let room = self.beside - self.flights.len();
-        if room == 0 || self.waiting.is_empty() {
-            return Ok(());
+        loop {
+            let (room, max) = (self.beside - self.flights.len(), self.batch_max());
+            let owned = &self.owned;
+            let is_here = |partition: &Partition| owned.get(partition).is_none_or(|owned| owned.away.is_none());
+            let messages = if room > 0 { first(&mut self.waiting, is_here, max) } else { Messages::new() };
+            if messages.is_empty() {
+                return Ok(());
+            }
+            for batch in apart(messages, room) {
+                self.start(batch).await?;
+            }
         }
-        let is_away = |partition: &Partition| self.owned.get(partition).is_some_and(|owned| owned.away.is_some());
-        let (away, here) = std::mem::take(&mut self.waiting).into_iter().partition(|(partition, _)| is_away(partition));
-        self.waiting = away;
-        for batch in apart(here, room) {
-            self.start(batch).await?;
-        }
-        Ok(())
+    }
+
+    /// How many events a batch may have.
+    pub(super) fn batch_max(&self) -> usize {
+        self.setup.orders.borrow().batch_max(self.setup.reader.compiled.projection.limits.batch_max.into())
     }
 
     async fn start(&mut self, batch: Messages) -> Result<(), HostError> {
@@ -161,6 +167,21 @@ impl Worker {
     }
 }
 
+/// Takes the first messages of these partitions, so many at most in all.
+fn first(waiting: &mut Messages, is_here: impl Fn(&Partition) -> bool, max: usize) -> Messages {
+    let (mut taken, mut left) = (Messages::new(), max);
+    for (partition, messages) in waiting.iter_mut().filter(|(partition, _)| is_here(partition)) {
+        let rest = messages.split_off(messages.len().min(left));
+        let some = std::mem::replace(messages, rest);
+        left -= some.len();
+        if !some.is_empty() {
+            taken.insert(partition.clone(), some);
+        }
+    }
+    waiting.retain(|_, messages| !messages.is_empty());
+    taken
+}
+
 /// Messages as at most so many batches of whole partitions, about alike in size.
 fn apart(messages: Messages, beside: usize) -> Vec<Messages> {
     let size: usize = messages.values().map(Vec::len).sum();
@@ -208,6 +229,27 @@ mod tests {
         let mut parts: Vec<_> = batches.iter().map(part).collect();
         parts.sort();
         parts
+    }
+
+    #[test]
+    fn a_batch_has_no_more_events_than_it_may() {
+        let mut waiting = messages(&[5, 400, 0, 300]);
+        let offsets = |messages: &Messages| -> Vec<(i32, Vec<i64>)> {
+            let of = |(partition, messages): (&Partition, &Vec<Message>)| {
+                (partition.number, messages.iter().map(|message| message.offset).collect())
+            };
+            messages.iter().map(of).collect()
+        };
+        let is_here = |partition: &Partition| partition.number != 0;
+        assert_eq!(offsets(&first(&mut waiting, is_here, 10)), [(1, (0..10).collect())]);
+        assert_eq!(offsets(&first(&mut waiting, is_here, 500)), [(1, (10..400).collect()), (3, (0..110).collect())]);
+        assert_eq!(
+            offsets(&waiting),
+            [(0, (0..5).collect()), (3, (110..300).collect())],
+            "in order, and nothing is lost"
+        );
+        assert_eq!(offsets(&first(&mut waiting, |_| true, 500)).len(), 2);
+        assert!(waiting.is_empty());
     }
 
     #[test]
