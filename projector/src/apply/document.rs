@@ -141,10 +141,13 @@ impl Write {
         Stored { version: self.version, fields: self.fields.clone(), state: self.state.clone() }
     }
 
-    /// [`Write::stored`], made from what a store holds and from what changed alone; none if it holds another version than that.
+    /// [`Write::stored`], made from what changed alone where a store holds the very version that it changed from; none if it holds a
+    /// newer one.
     #[must_use]
     pub fn stored_over(&self, held: &Stored) -> Option<Stored> {
-        let Some(changed) = &self.changed else { return Some(self.stored()) };
+        let Some(changed) = self.changed.as_ref().filter(|changed| held.version >= changed.since) else {
+            return Some(self.stored());
+        };
         let (mut fields, new) =
             held.fields.clone().filter(|_| held.version == changed.since).zip(self.fields.as_ref())?;
         for name in changed.fields() {

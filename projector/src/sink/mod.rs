@@ -14,7 +14,8 @@
 //! connection lost) therefore changes nothing twice. Facts carry a stable id instead, under which the store keeps one row.
 //!
 //! **Changes**: where a write says what is new since which version ([`Write::changed`]), a store may write just that, and then only onto
-//! that very version: any other is [`Outcome::Stale`] too. Whoever folded loads the document anew, and folds again.
+//! that very version: a newer one is [`Outcome::Stale`] too, and whoever folded loads the document anew, and folds again. An older one, or
+//! none, is of a store that forgot what it had acknowledged: the document lands whole.
 //!
 //! **Items answer one by one.** A document that the store refuses for its content is [`Outcome::Rejected`]; the others of the
 //! batch land. An error of the whole call ([`SinkError`]) says nothing about which items landed: the caller calls again.

@@ -107,7 +107,8 @@ impl RedisSink {
         Ok(Answer::Done(()))
     }
 
-    async fn try_write(&self, batch: &[Write]) -> Result<Answer<Vec<Outcome>>, SinkError> {
+    /// An outcome each; none where a change found an older document than it is for.
+    async fn try_write(&self, batch: &[Write]) -> Result<Answer<Vec<Option<Outcome>>>, SinkError> {
         if let Answer::Elsewhere(owner) = self.note_children(batch).await? {
             return Ok(Answer::Elsewhere(owner));
         }
@@ -153,7 +154,7 @@ impl RedisSink {
         let mut outcomes = Vec::with_capacity(batch.len());
         for i in 0..batch.len() {
             let outcome = match rejected.remove(&i) {
-                Some(reason) => Answer::Done(Outcome::Rejected(reason)),
+                Some(reason) => Answer::Done(Some(Outcome::Rejected(reason))),
                 None => outcome(answers.next())?,
             };
             match outcome {
@@ -174,6 +175,25 @@ impl RedisSink {
     }
 
     async fn write_some(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        let mut outcomes = self.write_or_change(batch).await?;
+        let forgotten: Vec<usize> = (0..batch.len()).filter(|i| outcomes[*i].is_none()).collect();
+        if !forgotten.is_empty() {
+            tracing::warn!(
+                documents = forgotten.len(),
+                place = self.names.prefix,
+                "the store had forgotten what it acknowledged (a fail-over, a restore, an eviction?): these are whole again, others may \
+                 not be; see docs/operations.md, \"A store is gone\""
+            );
+            let whole: Vec<Write> = forgotten.iter().map(|i| Write { changed: None, ..batch[*i].clone() }).collect();
+            for (i, outcome) in forgotten.into_iter().zip(self.write_or_change(&whole).await?) {
+                outcomes[i] = outcome;
+            }
+        }
+        let answered: Option<Vec<Outcome>> = outcomes.into_iter().collect();
+        answered.ok_or_else(|| broken("a script asks for all of a document that it was given".to_owned()))
+    }
+
+    async fn write_or_change(&self, batch: &[Write]) -> Result<Vec<Option<Outcome>>, SinkError> {
         let mut owner = String::new();
         for _ in 0..LOOKS_MAX {
             match self.try_write(batch).await? {
@@ -232,13 +252,16 @@ impl RedisSink {
     }
 }
 
-fn outcome(answer: Option<RedisResult<Value>>) -> Result<Answer<Outcome>, SinkError> {
+/// What a script answered; none where it wants all of the document.
+fn outcome(answer: Option<RedisResult<Value>>) -> Result<Answer<Option<Outcome>>, SinkError> {
     match answer {
-        Some(Ok(Value::Int(1))) => Ok(Answer::Done(Outcome::Written)),
-        Some(Ok(Value::Int(0))) => Ok(Answer::Done(Outcome::Stale)),
+        Some(Ok(Value::Int(2))) => Ok(Answer::Done(None)),
+        Some(Ok(Value::Int(1))) => Ok(Answer::Done(Some(Outcome::Written))),
+        Some(Ok(Value::Int(0))) => Ok(Answer::Done(Some(Outcome::Stale))),
         Some(Ok(other)) => Ok(Answer::Elsewhere(owner(&other)?)),
         Some(Err(error)) if is_wrong_type(&error) => {
-            Ok(Answer::Done(Outcome::Rejected(format!("its key holds something that isn't a document: {error}"))))
+            let reason = format!("its key holds something that isn't a document: {error}");
+            Ok(Answer::Done(Some(Outcome::Rejected(reason))))
         }
         Some(Err(error)) => Err(classify(&error)),
         None => Err(broken("fewer answers than writes".to_owned())),
