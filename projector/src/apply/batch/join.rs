@@ -4,7 +4,8 @@
 //! are looked for, a page at a time, and get a fold each, which brings them its part; unless the part is what it was. A document that came to name a parent
 //! **verifies**: it is loaded again, with the entries that it copied, and written once more if one of them has moved.
 
-use super::{Batch, Change, Document, Fold, Place, State, describe, order_broken};
+use super::fold::{describe, order_broken};
+use super::{Batch, Change, Document, Fold, Place, State};
 use crate::apply::document::expires;
 use crate::apply::join::{Parts, entry_of, is_entry, part_of};
 use crate::apply::lane::Plan;

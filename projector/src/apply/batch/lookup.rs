@@ -2,7 +2,8 @@
 //!
 //! An event whose lookup fails is blamed for it only when it is folded: one that its document has already needs no answer.
 
-use super::{Batch, Event, Item, Place, Plan, Share, describe};
+use super::fold::describe;
+use super::{Batch, Event, Item, Place, Plan, Share};
 use crate::expr::{Object, Value};
 use crate::projection::Missing;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
