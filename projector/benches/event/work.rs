@@ -27,14 +27,15 @@ impl Known {
         let catalog = Catalog::load(&folder.join("schemas")).unwrap();
         let text = std::fs::read_to_string(folder.join("visits.yaml")).unwrap();
         let source = Source { name: "visits.yaml".into(), text: text.into() };
+        let compiled = Compiled::new(&source, &catalog).unwrap();
+        let wants = compiled.wants();
         let shape = |name: &'static str| {
             let text = std::fs::read_to_string(folder.join(format!("schemas/visit/{name}.v1.avsc"))).unwrap();
-            (name, Shape::new(&apache_avro::Schema::parse_str(&text).unwrap()).unwrap())
+            let shape = Shape::new(&apache_avro::Schema::parse_str(&text).unwrap()).unwrap();
+            (name, shape.only(&wants[name]))
         };
-        Self {
-            compiled: Arc::new(Compiled::new(&source, &catalog).unwrap()),
-            shapes: ["Opened", "LineAdded", "Moved"].map(shape).into(),
-        }
+        let shapes = ["Opened", "LineAdded", "Moved"].map(shape).into();
+        Self { compiled: Arc::new(compiled), shapes }
     }
 
     /// Reads a payload.

@@ -31,6 +31,26 @@ impl PartialOrd for Partition {
     }
 }
 
+/// What an entry of a map or list costs beside what it holds.
+const ENTRY_BYTES: usize = 64;
+
+/// About what a document takes in memory.
+fn bytes_of(fields: Option<&Object>, state: Option<&Arc<str>>) -> usize {
+    fn value(of: &Value) -> usize {
+        ENTRY_BYTES
+            + match of {
+                Value::Bytes(bytes) => bytes.len(),
+                Value::Object(fields) => object(fields),
+                Value::Array(values) => values.iter().map(value).sum(),
+                _ => 0,
+            }
+    }
+    fn object(fields: &Object) -> usize {
+        fields.iter().map(|(key, field)| key.len() + value(field)).sum()
+    }
+    2 * ENTRY_BYTES + fields.map_or(0, object) + state.map_or(0, |state| state.len())
+}
+
 /// A document as the store holds it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stored {
@@ -135,6 +155,12 @@ impl Write {
         self.fields.is_none() && self.state.is_none()
     }
 
+    /// About what it takes in memory, without its key.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        bytes_of(self.fields.as_ref(), self.state.as_ref())
+    }
+
     /// What the store holds once it has taken this write.
     #[must_use]
     pub fn stored(&self) -> Stored {
@@ -161,6 +187,12 @@ impl Write {
 }
 
 impl Stored {
+    /// About what it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        bytes_of(self.fields.as_ref(), self.state.as_ref())
+    }
+
     /// The sequence of the aggregate that has this document, where it has one; see [`ReadModelKind`].
     #[must_use]
     pub fn sequence(&self, kind: ReadModelKind) -> i64 {

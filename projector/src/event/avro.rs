@@ -3,7 +3,7 @@
 //! [`Shape`] is a schema made ready for reading: references resolved, fields that a newer reader's schema adds filled from
 //! their defaults. The reader is strict where apache-avro is not: a datum that ends early or has bytes left over is an error.
 
-use crate::expr::{Collection, KeyString, Kind, Object, Value, json};
+use crate::expr::{Collection, KeyString, Kind, Object, Value, Wanted, json};
 use apache_avro::Schema;
 use apache_avro::schema::{Name, NamesRef, ResolvedSchema};
 use chrono::{DateTime, Duration, TimeZone, Utc};
@@ -62,6 +62,8 @@ pub enum Shape {
     Union(Vec<Shape>),
     /// record: the fields in the datum, then those that only the reader knows, with their defaults
     Record(Vec<(KeyString, Shape)>, Vec<(KeyString, Value)>),
+    /// A record's field that nobody wants: every byte of it must be as it should, but it isn't kept.
+    Unwanted(Box<Shape>),
 }
 
 impl Shape {
@@ -85,6 +87,23 @@ impl Shape {
         Ok(shape)
     }
 
+    /// The same for a reader who wants only some of it. What is wrong with a datum is found all the same.
+    #[must_use]
+    pub fn only(self, wanted: &Wanted) -> Self {
+        match (self, wanted) {
+            (Self::Record(fields, defaults), Wanted::Fields(_)) => {
+                let fields = fields.into_iter().map(|(name, shape)| match wanted.of(name.as_str()) {
+                    Some(wanted) => (name, shape.only(wanted)),
+                    None => (name, Self::Unwanted(Box::new(shape))),
+                });
+                let defaults = defaults.into_iter().filter(|(name, _)| wanted.of(name.as_str()).is_some());
+                Self::Record(fields.collect(), defaults.collect())
+            }
+            (Self::Union(branches), _) => Self::Union(branches.into_iter().map(|shape| shape.only(wanted)).collect()),
+            (shape, _) => shape,
+        }
+    }
+
     /// The type of what [`Shape::read`] gives.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -101,10 +120,12 @@ impl Shape {
                 branches.iter().map(Self::kind).reduce(|a, b| a.union(b)).unwrap_or_else(Kind::never)
             }
             Self::Record(fields, defaults) => {
-                let known = fields.iter().map(|(name, shape)| (name.as_str().into(), shape.kind()));
+                let known = fields.iter().filter(|(_, shape)| !matches!(shape, Self::Unwanted(_)));
+                let known = known.map(|(name, shape)| (name.as_str().into(), shape.kind()));
                 let added = defaults.iter().map(|(name, value)| (name.as_str().into(), Kind::from(value)));
                 Kind::object(Collection::from(known.chain(added).collect::<BTreeMap<_, _>>()))
             }
+            Self::Unwanted(_) => Kind::never(),
         }
     }
 
@@ -135,10 +156,7 @@ impl Shape {
                 let bytes = take(rest, 8, "a double")?.try_into().map_err(|_| AvroError::Truncated("a double"))?;
                 Value::from_f64_or_zero(f64::from_le_bytes(bytes))
             }
-            Self::Text => {
-                let bytes = length_prefixed(rest, "a string")?;
-                Value::from(std::str::from_utf8(bytes).map_err(|_| AvroError::Invalid("UTF-8 in a string"))?)
-            }
+            Self::Text => Value::from(text(rest)?),
             Self::Bytes => Value::Bytes(bytes::Bytes::copy_from_slice(length_prefixed(rest, "bytes")?)),
             Self::Fixed(size) => Value::Bytes(bytes::Bytes::copy_from_slice(take(rest, *size, "a fixed")?)),
             Self::Timestamp(units) => Value::Timestamp(timestamp(long(rest)?, *units)?),
@@ -147,14 +165,8 @@ impl Shape {
                     .checked_add_signed(Duration::try_days(long(rest)?).ok_or(AvroError::Invalid("date"))?);
                 Value::Timestamp(day.ok_or(AvroError::Invalid("date"))?)
             }
-            Self::Enum(symbols) => {
-                let symbol = usize::try_from(long(rest)?).ok().and_then(|i| symbols.get(i));
-                Value::from(symbol.ok_or(AvroError::Invalid("enum symbol"))?.as_str())
-            }
-            Self::Union(branches) => {
-                let branch = usize::try_from(long(rest)?).ok().and_then(|i| branches.get(i));
-                branch.ok_or(AvroError::Invalid("union branch"))?.take(rest)?
-            }
+            Self::Enum(symbols) => Value::from(chosen(symbols, rest, "enum symbol")?.as_str()),
+            Self::Union(branches) => chosen(branches, rest, "union branch")?.take(rest)?,
             Self::Array(items) => {
                 let mut values = Vec::new();
                 blocks(rest, |rest| {
@@ -166,8 +178,7 @@ impl Shape {
             Self::Map(items) => {
                 let mut map = Object::new();
                 blocks(rest, |rest| {
-                    let key = std::str::from_utf8(length_prefixed(rest, "a map's key")?)
-                        .map_err(|_| AvroError::Invalid("UTF-8 in a map's key"))?;
+                    let key = key(rest)?;
                     map.insert(key.into(), items.take(rest)?);
                     Ok(())
                 })?;
@@ -176,13 +187,59 @@ impl Shape {
             Self::Record(fields, defaults) => {
                 let mut map = Object::new();
                 for (name, shape) in fields {
-                    map.insert(name.clone(), shape.take(rest)?);
+                    match shape {
+                        Self::Unwanted(shape) => shape.pass(rest)?,
+                        shape => _ = map.insert(name.clone(), shape.take(rest)?),
+                    }
                 }
                 map.extend(defaults.iter().cloned());
                 Value::Object(map)
             }
+            Self::Unwanted(shape) => {
+                shape.pass(rest)?;
+                Value::Null
+            }
         })
     }
+
+    /// As [`Shape::take`], without making anything.
+    fn pass(&self, rest: &mut &[u8]) -> Result<(), AvroError> {
+        match self {
+            Self::Text => text(rest).map(drop),
+            Self::Bytes => length_prefixed(rest, "bytes").map(drop),
+            Self::Fixed(size) => take(rest, *size, "a fixed").map(drop),
+            Self::Enum(symbols) => chosen(symbols, rest, "enum symbol").map(drop),
+            Self::Union(branches) => chosen(branches, rest, "union branch")?.pass(rest),
+            Self::Array(items) => blocks(rest, |rest| items.pass(rest)),
+            Self::Map(items) => blocks(rest, |rest| {
+                key(rest)?;
+                items.pass(rest)
+            }),
+            Self::Record(fields, _) => fields.iter().try_for_each(|(_, shape)| shape.pass(rest)),
+            Self::Unwanted(shape) => shape.pass(rest),
+            // These take no memory.
+            Self::Null
+            | Self::Boolean
+            | Self::Integer
+            | Self::Float
+            | Self::Double
+            | Self::Timestamp(_)
+            | Self::Date => self.take(rest).map(drop),
+        }
+    }
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, AvroError> {
+    std::str::from_utf8(length_prefixed(rest, "a string")?).map_err(|_| AvroError::Invalid("UTF-8 in a string"))
+}
+
+fn key<'a>(rest: &mut &'a [u8]) -> Result<&'a str, AvroError> {
+    let key = length_prefixed(rest, "a map's key")?;
+    std::str::from_utf8(key).map_err(|_| AvroError::Invalid("UTF-8 in a map's key"))
+}
+
+fn chosen<'a, T>(of: &'a [T], rest: &mut &[u8], what: &'static str) -> Result<&'a T, AvroError> {
+    usize::try_from(long(rest)?).ok().and_then(|i| of.get(i)).ok_or(AvroError::Invalid(what))
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize, what: &'static str) -> Result<&'a [u8], AvroError> {
@@ -338,6 +395,12 @@ mod tests {
         (Shape::new(&schema).unwrap(), writer.write_value_to_vec(datum).unwrap())
     }
 
+    /// The fields of [`SCHEMA`] whose bit is set.
+    fn some_of(bits: u8) -> Wanted {
+        let names = ["id", "n", "note", "at", "lines"].into_iter().enumerate();
+        Wanted::Fields(names.filter(|(i, _)| bits >> i & 1 == 1).map(|(_, name)| (name.into(), Wanted::All)).collect())
+    }
+
     #[test]
     fn reads_what_apache_avro_writes() {
         let (shape, bytes) = encoded(i64::MIN, None, &["ä".into()]);
@@ -372,6 +435,20 @@ mod tests {
             }
             bytes.push(extra);
             prop_assert!(shape.read(&bytes).is_err());
+        }
+
+        #[test]
+        fn what_nobody_wants_is_read_as_strictly(bits in 0_u8..32, n: i64, skus in prop::collection::vec(".{0,5}", 0..4), at: usize, with: u8) {
+            let (shape, mut bytes) = encoded(n, Some("x".into()), &skus);
+            let (wanted, end) = (some_of(bits), bytes.len());
+            let some = shape.clone().only(&wanted);
+            let Ok(Value::Object(mut all)) = shape.read(&bytes) else { panic!("a datum that isn't read") };
+            all.retain(|name, _| wanted.of(name.as_str()).is_some());
+            prop_assert_eq!(some.read(&bytes), Ok(Value::Object(all)));
+            bytes[at % end] = with;
+            prop_assert_eq!(shape.read(&bytes).err(), some.read(&bytes).err());
+            bytes.truncate(at % end);
+            prop_assert_eq!(shape.read(&bytes).err(), some.read(&bytes).err());
         }
 
         #[test]

@@ -7,11 +7,11 @@
 //!   schema in the folder; what it leaves out has the schema's default.
 
 use super::{AvroError, Catalog, Envelope, Shape};
-use crate::expr::{RunError, Value, json};
+use crate::expr::{RunError, Value, Wanted, json};
 use apache_avro::Schema;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use serde_json::Value as Json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -79,6 +79,7 @@ fn is_connects(writer: &Schema, text: &str) -> bool {
 pub struct Decoder {
     catalog: Arc<Catalog>,
     registry: SrSettings,
+    wanted: BTreeMap<Arc<str>, Wanted>,
     forms: RwLock<HashMap<u32, Form>>,
 }
 
@@ -91,7 +92,15 @@ impl Decoder {
         let mut settings = SrSettings::new_builder(url.to_owned());
         settings.set_timeout(Duration::from_secs(5));
         let registry = settings.build().map_err(|e| DecodeError::Registry(e.to_string()))?;
-        Ok(Self { catalog, registry, forms: RwLock::default() })
+        Ok(Self { catalog, registry, wanted: BTreeMap::new(), forms: RwLock::default() })
+    }
+
+    /// Another decoder, for a reader who wants only that much of these events' data. More may come all the same: old versions are
+    /// lifted as a whole, and JSON is read as it comes.
+    #[must_use]
+    pub fn only(&self, wanted: BTreeMap<Arc<str>, Wanted>) -> Self {
+        let (catalog, registry) = (Arc::clone(&self.catalog), self.registry.clone());
+        Self { catalog, registry, wanted, forms: RwLock::default() }
     }
 
     /// Reads an event's payload in the newest version of its type.
@@ -161,7 +170,11 @@ impl Decoder {
         let name = writer.name().map(|name| name.name().to_owned()).unwrap_or_default();
         let form = if name == *event.event_type {
             let shape = Shape::resolve(&writer, self.reader(event)?).map_err(|e| unusable(e.to_string()))?;
-            Form::Event(shape)
+            let is_lifted = self.catalog.upcaster(&event.event_type, event.schema_version).is_some();
+            Form::Event(match self.wanted.get(&event.event_type) {
+                Some(wanted) if !is_lifted => shape.only(wanted),
+                _ => shape,
+            })
         } else if is_connects(&writer, &registered.schema) {
             Form::Connects(Shape::new(&writer).map_err(|e| unusable(e.to_string()))?)
         } else {

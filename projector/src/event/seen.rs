@@ -28,9 +28,11 @@ const FIELDS: [Field; 7] = [
     ("sequence", Kind::integer, |envelope| Value::Integer(envelope.reference.sequence)),
     ("occurred_at", Kind::timestamp, |envelope| Value::Timestamp(envelope.occurred_at)),
 ];
-const DATA: &str = "data";
 
 impl<'a> SeenEvent<'a> {
+    /// The field that holds the payload.
+    pub const DATA: &'static str = "data";
+
     /// An event with its payload, and what was looked up for it.
     #[must_use]
     pub fn new(envelope: &'a Envelope, data: &'a Value, looked_up: Option<&'a Object>) -> Self {
@@ -39,12 +41,12 @@ impl<'a> SeenEvent<'a> {
 
     /// The names of the fields that every event has.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        FIELDS.iter().map(|(name, _, _)| *name).chain([DATA])
+        FIELDS.iter().map(|(name, _, _)| *name).chain([Self::DATA])
     }
 
     /// The type of an event whose payload is of type `data`, with what is looked up.
     pub fn kind_with<'k>(data: Kind, looked_up: impl IntoIterator<Item = (&'k str, Kind)>) -> Kind {
-        let fields = FIELDS.iter().map(|(name, kind, _)| (*name, kind())).chain([(DATA, data)]);
+        let fields = FIELDS.iter().map(|(name, kind, _)| (*name, kind())).chain([(Self::DATA, data)]);
         let fields = fields.chain(looked_up);
         Kind::object(fields.fold(crate::expr::Collection::empty(), |all, (name, kind)| all.with_known(name, kind)))
     }
@@ -52,7 +54,7 @@ impl<'a> SeenEvent<'a> {
 
 impl Fields for SeenEvent<'_> {
     fn field(&self, name: &str) -> Option<&Value> {
-        if name == DATA {
+        if name == Self::DATA {
             return Some(self.data);
         }
         match FIELDS.iter().position(|(field, _, _)| *field == name) {

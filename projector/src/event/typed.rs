@@ -77,6 +77,7 @@ impl Shape {
             Self::Map(_) => Value::Object(Object::new()),
             Self::Union(branches) if branches.contains(&Self::Null) => Value::Null,
             Self::Union(branches) => branches.first().map_or(Value::Null, |branch| branch.sample(name, sample)),
+            Self::Unwanted(shape) => shape.sample(name, sample),
             Self::Record(fields, defaults) => {
                 let given = fields.iter().map(|(name, shape)| (name.clone(), shape.sample(name, sample)));
                 Value::Object(given.chain(defaults.iter().cloned()).collect())
@@ -98,6 +99,7 @@ impl Shape {
             Self::Map(values) => format!("an object whose values are {}", values.describe()),
             Self::Union(branches) => branches.iter().map(Self::describe).collect::<Vec<_>>().join(" or "),
             Self::Record(..) => "an object".to_owned(),
+            Self::Unwanted(shape) => shape.describe(),
         }
     }
 }

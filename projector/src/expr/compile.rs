@@ -1,7 +1,7 @@
 //! Compiling a program against known types, and running it.
 
 use super::target::{Fields, Sides, field};
-use super::{KeyString, Kind, Value, check, functions, rewrite};
+use super::{KeyString, Kind, Value, Wanted, check, functions, rewrite};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -179,6 +179,21 @@ impl Program {
                 _ => None,
             })
             .collect()
+    }
+
+    /// What the program reads of one of the event's fields.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> Wanted {
+        let mut wanted = Wanted::nothing();
+        for path in self.inner.info().target_queries.iter().filter(|path| path.prefix == PathPrefix::Metadata) {
+            match path.path.segments.split_first() {
+                Some((OwnedSegment::Field(first), rest)) if first.as_str() == name => wanted.add(rest),
+                Some((OwnedSegment::Field(_), _)) => {}
+                // The event as a whole.
+                _ => wanted.add(&[]),
+            }
+        }
+        wanted
     }
 
     /// Whether a run can stop with an error, so that the caller must keep the document as it was.

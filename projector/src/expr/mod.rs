@@ -12,6 +12,7 @@ pub mod json;
 mod lineage;
 mod rewrite;
 mod target;
+mod wanted;
 
 pub use check::distance;
 pub use compile::{Compiler, Diagnostic, Names, Program, Reason, RunError};
@@ -19,3 +20,4 @@ pub use lineage::{Flow, flows};
 pub use target::Fields;
 pub use vrl::value::kind::{Collection, Field};
 pub use vrl::value::{KeyString, Kind, ObjectMap as Object, Value};
+pub use wanted::Wanted;

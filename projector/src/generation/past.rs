@@ -21,7 +21,6 @@ use crate::apply::{Occurrence, Partition};
 use crate::control::{Ends, Generation, HistoryRead, Rebuild};
 use crate::host::Past;
 use crate::source::{History, Selection, partition_of};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -49,7 +48,7 @@ pub(super) async fn fill(
             site.name
         )));
     };
-    let mut past = Past::take_over(target, &site.control, &site.catalog, Arc::clone(decoder), &site.stores).await?;
+    let mut past = Past::take_over(target, &site.control, &site.catalog, decoder, &site.stores).await?;
     let (mut read, mut next_say) = (HistoryRead::default(), Instant::now());
     let (mut began, mut since) = (Instant::now(), 0);
     let live = site.control.progress(rebuild.replaces).await?;

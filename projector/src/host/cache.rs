@@ -8,16 +8,12 @@
 //! models it feeds, nor on how large their documents are.
 
 use crate::apply::QuickMap;
-use crate::expr::Value;
 use crate::sink::Stored;
 use std::sync::Arc;
 
 /// Bytes of documents that a host keeps, in all: those that the next events may be about. A flood of new ones isn't worth more
 /// memory, since none of them is asked for again.
 const HOST_BYTES: usize = 32 << 20;
-/// What an entry of a map or list costs beside what it holds.
-const ENTRY_BYTES: usize = 64;
-
 /// One owner's part of [`HOST_BYTES`]; it is the smaller the more of them there are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Share(Arc<()>);
@@ -50,7 +46,7 @@ impl Cache {
 
     pub(super) fn put(&mut self, key: String, document: Stored) {
         self.take(&key);
-        let bytes = key.len() + size(&document);
+        let bytes = key.len() + document.bytes();
         if self.bytes + bytes > self.share.bytes() {
             self.clear();
         }
@@ -64,26 +60,10 @@ impl Cache {
     }
 }
 
-/// About what a document takes in memory.
-fn size(document: &Stored) -> usize {
-    let fields = document.fields.iter().flatten().map(|(key, value)| key.len() + value_size(value)).sum::<usize>();
-    2 * ENTRY_BYTES + fields + document.state.as_ref().map_or(0, |state| state.len())
-}
-
-fn value_size(value: &Value) -> usize {
-    ENTRY_BYTES
-        + match value {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + value_size(value)).sum(),
-            Value::Array(values) => values.iter().map(value_size).sum(),
-            _ => 0,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::Object;
+    use crate::expr::{Object, Value};
 
     fn document(bytes: usize) -> Stored {
         let fields = Object::from([("list".into(), Value::Array(vec![Value::from("x".repeat(bytes)); 4]))]);

@@ -86,8 +86,10 @@ impl Folding {
                 .await?;
             wrote = Some((since, SystemTime::now()));
             let measures = &self.calls.stats.measures;
-            measures.write_seconds.observe(writing.elapsed().as_secs_f64());
-            measures.written.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Written)).count() as u64);
+            if !self.calls.sink.puts_off() {
+                measures.write_seconds.observe(writing.elapsed().as_secs_f64());
+                measures.written.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Written)).count() as u64);
+            }
             measures.conflicts.inc_by(outcomes.iter().filter(|o| matches!(o, Outcome::Stale)).count() as u64);
             // The sink has answered, and dropped its share of them.
             self.remember(Arc::unwrap_or_clone(writes), &outcomes);

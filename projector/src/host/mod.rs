@@ -29,7 +29,8 @@ mod worker;
 use crate::apply::Partition;
 use crate::control::{Control, ControlError, Generation};
 use crate::event::{Catalog, Decoder};
-use crate::projection::{Compiled, Finding, Source};
+use crate::projection::{Compiled, Finding, ReadModelKind, Source};
+use crate::sink::behind::Behind;
 use crate::sink::{self, Place, Sink, SinkError, StoreUrls};
 use crate::source::{KafkaConfig, KafkaSource, Queued, Room, SourceError};
 use orders::Orders;
@@ -133,6 +134,17 @@ pub fn open(
     Ok((compiled, sink))
 }
 
+/// A place whose writes may be put off: where each document has one owner, and its aggregate's sequence for a version.
+fn put_off(compiled: &Compiled, sink: &Arc<dyn Sink>, stats: &Arc<Stats>) -> Option<Arc<Behind>> {
+    let stats = Arc::clone(stats);
+    let told = move |documents: u64, took: Duration| {
+        stats.measures.written.inc_by(documents);
+        stats.measures.write_seconds.observe(took.as_secs_f64());
+    };
+    let may = compiled.kind == ReadModelKind::Entity;
+    may.then(|| Arc::new(Behind::new(Arc::clone(sink), Box::new(told))))
+}
+
 /// A running generation.
 struct Running {
     generation: Generation,
@@ -220,13 +232,15 @@ impl Host {
         let group = format!("projector.{}", generation.id());
         // For as long as this host runs: what was replayed keeps its room when it becomes live.
         let room = if orders.replaying { REPLAY_ROOM } else { LIVE_ROOM };
-        let reader = Reader { compiled: Arc::new(compiled), decoder: Arc::clone(&self.decoder) };
+        let reader = Reader::new(Arc::new(compiled), &self.decoder);
         let (compiled, reading) = (Arc::clone(&reader.compiled), reader.clone());
         let read = Box::new(move |raw: &_| reading.read(raw));
         let (source, items) = KafkaSource::start(&self.config.kafka, &group, &compiled.topics(), room, read)?;
         let (kind, store) = (compiled.kind.name(), compiled.projection.store.name());
         tracing::info!(generation = generation.id(), state = generation.state, kind, store, "running");
         let upkeep = Upkeep::start(generation.id(), Arc::clone(&sink), Arc::clone(&stats));
+        let behind = orders.replaying.then(|| put_off(&compiled, &sink, &stats)).flatten();
+        let sink = behind.clone().map_or(sink, |behind| behind);
         let (orders, ordered) = watch::channel(orders);
         let stop = self.stop.child_token();
         let limits = &compiled.projection.limits;
@@ -242,6 +256,7 @@ impl Host {
             reader,
             lookups,
             sink,
+            behind,
             source: source.clone(),
             publisher: self.publisher.clone(),
             control: self.control.clone(),

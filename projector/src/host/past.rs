@@ -11,15 +11,16 @@ use super::calls::Calls;
 use super::fold::Folding;
 use super::letters::Letters;
 use super::read::Reader;
+use super::saver::SAVE_EVERY_PUT_OFF;
 use super::stats::Stats;
-use super::{HostError, Lookups};
+use super::{HostError, Lookups, put_off};
 use crate::apply::{Delivery, Finished, Lane, Part, Partition};
 use crate::control::{Control, Ends, Generation};
 use crate::event::{Catalog, Decoder, Raw};
 use crate::sink::{Sink, StoreUrls};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The offset of a partition's first event that doesn't come from Kafka.
@@ -44,6 +45,7 @@ pub struct Past {
     owned: BTreeMap<Partition, Owned>,
     waiting: BTreeMap<Partition, Vec<Delivery>>,
     size: usize,
+    next_save: Instant,
 }
 
 impl Past {
@@ -55,18 +57,20 @@ impl Past {
         generation: &Generation,
         control: &Control,
         catalog: &Arc<Catalog>,
-        decoder: Arc<Decoder>,
+        decoder: &Decoder,
         urls: &StoreUrls,
     ) -> Result<Self, HostError> {
         let (compiled, sink) = super::open(generation, catalog, urls)?;
-        let compiled = Arc::new(compiled);
+        let (compiled, stats) = (Arc::new(compiled), Arc::<Stats>::default());
+        let behind = put_off(&compiled, &sink, &stats);
+        let sink = behind.clone().map_or(sink, |behind| behind);
         let lookups = Lookups::new(Arc::clone(&compiled), control.clone(), Arc::clone(catalog), urls.clone());
         let calls = Calls {
             generation: generation.id(),
             sink: Arc::clone(&sink),
-            reader: Reader { compiled, decoder },
+            reader: Reader::new(compiled, decoder),
             lookups: Arc::new(lookups),
-            stats: Arc::<Stats>::default(),
+            stats,
             stop: CancellationToken::new(),
             standing: Arc::new(Mutex::new(None)),
         };
@@ -74,6 +78,9 @@ impl Past {
             Letters { control: control.clone(), generation_id: generation.generation_id, calls: calls.clone() };
         calls.store(|sink| Box::pin(async move { sink.prepare_aside().await })).await?;
         calls.store(|sink| Box::pin(async move { sink.replaying(true).await })).await?;
+        if let Some(behind) = behind {
+            behind.put_off(true).await.map_err(HostError::from)?;
+        }
         let of = |(topic, count): (&String, &i32)| {
             let topic: Arc<str> = topic.as_str().into();
             (0..*count).map(|number| Partition { topic: Arc::clone(&topic), number }).collect::<Vec<_>>()
@@ -102,7 +109,8 @@ impl Past {
             owned.insert(partition.clone(), Owned { lane, fence, next });
         }
         let folding = Folding::new(calls.clone(), Share::default(), Duration::ZERO);
-        let past = Self { sink, calls, folding, letters, owned, waiting: BTreeMap::new(), size: 0 };
+        let (waiting, next_save) = (BTreeMap::new(), Instant::now());
+        let past = Self { sink, calls, folding, letters, owned, waiting, size: 0, next_save };
         past.save().await?;
         Ok(past)
     }
@@ -186,7 +194,10 @@ impl Past {
                 owned.lane = lane;
             }
         }
-        self.save().await?;
+        if self.next_save <= Instant::now() {
+            self.save().await?;
+            self.next_save = Instant::now() + SAVE_EVERY_PUT_OFF;
+        }
         Ok(stops.into_iter().map(|(partition, stop)| (partition, (stop.offset, stop.reason))).collect())
     }
 

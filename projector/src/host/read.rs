@@ -13,6 +13,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Reads no more of an event than its program does.
+    pub(super) fn new(compiled: Arc<Compiled>, decoder: &Decoder) -> Self {
+        let decoder = Arc::new(decoder.only(compiled.wants()));
+        Self { compiled, decoder }
+    }
+
     /// What a message says, payload included where the projection takes its event; or why it isn't an event. None if the
     /// registry has to be asked for its schema first.
     pub(super) fn read(&self, raw: &Raw) -> Option<Result<Event, String>> {

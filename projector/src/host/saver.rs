@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// How much work a crash may cause to be done again, and Kafka's lag to show.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
+/// The same where writes are put off until then ([`crate::sink::behind`]): the longer, the fewer there are.
+pub(super) const SAVE_EVERY_PUT_OFF: Duration = Duration::from_secs(5);
 
 /// Progress that is known to be saved.
 type Saved = Vec<(Partition, Progress)>;
@@ -62,7 +64,8 @@ impl Saver {
         if self.waiting.is_empty() {
             return;
         }
-        self.next_save = Instant::now() + SAVE_EVERY;
+        let every = if self.calls.sink.puts_off() { SAVE_EVERY_PUT_OFF } else { SAVE_EVERY };
+        self.next_save = Instant::now() + every;
         let progress: Saved = std::mem::take(&mut self.waiting).into_iter().collect();
         let calls = self.calls.clone();
         self.saving = Some(tokio::spawn(async move {

@@ -23,9 +23,11 @@ use crate::apply::{Finished, Lane, Partition, Progress, occurrence};
 use crate::control::{Control, Generation};
 use crate::projection::ReadModelKind;
 use crate::sink::Sink;
+use crate::sink::behind::Behind;
 use crate::source::{Item, KafkaSource, Message};
 use chrono::{DateTime, Utc};
 use flight::{Flights, Messages};
+use futures::future::BoxFuture;
 use owned::{Owned, Stopped};
 use refresh::{Refreshing, join};
 use standstill::{HELD_BACK_MAX, Standstill};
@@ -58,6 +60,8 @@ pub(super) struct Setup {
     pub(super) reader: Reader,
     pub(super) lookups: Arc<Lookups>,
     pub(super) sink: Arc<dyn Sink>,
+    /// The same, where its writes may be put off.
+    pub(super) behind: Option<Arc<Behind>>,
     pub(super) source: KafkaSource,
     pub(super) publisher: Publisher,
     pub(super) control: Control,
@@ -146,6 +150,7 @@ impl Worker {
                 Box::pin(async move { if aside { sink.prepare_aside().await } else { sink.prepare().await } })
             })
             .await?;
+        self.put_off().await?;
         let (far, stop) = (Duration::from_secs(3600), self.setup.stop.clone());
         loop {
             let stopped =
@@ -423,9 +428,21 @@ impl Worker {
         }
     }
 
-    /// Waits until every batch has landed and all progress is saved.
+    /// Puts writes off as long as nobody reads what is replayed. No batch may be under way.
+    async fn put_off(&self) -> Result<(), HostError> {
+        let Some(behind) = &self.setup.behind else { return Ok(()) };
+        let (_, replaying) = self.setup.orders.borrow().phase();
+        let call = |_| -> BoxFuture<'_, _> { Box::pin(behind.put_off(replaying)) };
+        self.calls.store(call).await
+    }
+
+    /// Waits until every batch has landed and is written, and all progress is saved.
     async fn save_all(&mut self) -> Result<(), HostError> {
         self.land_all().await?;
+        if let Some(behind) = &self.setup.behind {
+            let call = |_| -> BoxFuture<'_, _> { Box::pin(behind.write_all()) };
+            self.calls.store(call).await?;
+        }
         while self.saver.has_work() {
             self.saver.hurry();
             let saved = self.saver.saved().await?;

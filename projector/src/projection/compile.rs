@@ -6,7 +6,7 @@ use super::lookup::{self, LookedUp};
 use super::verify;
 use super::{Projection, Store};
 use crate::event::{Catalog, SeenEvent};
-use crate::expr::{Collection, Compiler, Kind, Program, distance};
+use crate::expr::{Collection, Compiler, Kind, Program, Wanted, distance};
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -162,6 +162,16 @@ impl Compiled {
     #[must_use]
     pub fn program(&self, event_type: &str) -> Option<&Program> {
         self.programs.get(event_type)
+    }
+
+    /// What is read of each event's data, where that isn't all of it: a join and a lookup find ids in there, too.
+    #[must_use]
+    pub fn wants(&self) -> BTreeMap<Arc<str>, Wanted> {
+        if self.kind == ReadModelKind::Join {
+            return BTreeMap::new();
+        }
+        let programs = self.programs.iter().filter(|(event_type, _)| self.asks(event_type).is_empty());
+        programs.map(|(event_type, program)| (Arc::clone(event_type), program.wants(SeenEvent::DATA))).collect()
     }
 
     /// The lookups that the program of an event type reads.

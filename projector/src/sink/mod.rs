@@ -47,6 +47,7 @@
 //! **A place bears its generation's name.** A place that was made by something else is [`SinkError::Fenced`], never written to.
 
 pub(crate) mod access;
+pub mod behind;
 pub mod clickhouse;
 pub mod elasticsearch;
 mod layout;
@@ -246,6 +247,11 @@ pub trait Sink: Send + Sync {
     /// while the next batch is made.
     fn writers(&self) -> usize {
         1
+    }
+
+    /// Whether it says [`Outcome::Written`] of what it writes later; see [`behind::Behind`].
+    fn puts_off(&self) -> bool {
+        false
     }
 
     /// The progress saved for these partitions, in that order.

@@ -42,6 +42,7 @@ impl Worker {
     pub(super) async fn ordered(&mut self) -> Result<(), HostError> {
         self.land_all().await?;
         let orders = self.setup.orders.borrow_and_update().clone();
+        self.put_off().await?;
         self.documents = orders.documents.into();
         self.follow(orders.barrier, orders.seen).await
     }

@@ -1,0 +1,276 @@
+//! Writes put off while nobody reads: a document that is folded again and again while history is replayed reaches its store once, or
+//! a few times, instead of once a batch.
+//!
+//! It is the place itself, a little ahead of what the store holds: [`Sink::load`] finds what was put off, and
+//! [`Sink::save_progress`] writes all of it before it saves, so progress is still never ahead of the documents. What a host that dies
+//! had put off is lost with the progress that would have covered it, and made again by whoever goes on from the saved one.
+//!
+//! For documents of one aggregate each, which have one owner, and whose version is its sequence: should the store hold a newer one
+//! (of an owner before a crash, or of one that was replaced), it was folded from the same events, and more of them, and the
+//! older one is rightly refused. Documents go whole: what changed since a version that the store never had is of no use to it.
+
+use super::{Outcome, Page, Partition, Sink, SinkError, Stored, Write, reserved_name};
+use crate::apply::{Progress, QuickMap};
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes of documents that are put off; beyond that the oldest half goes to the store. Some ten thousand documents of usual size: as
+/// many as are usually begun while one of them lives through most of its events.
+const BYTES_MAX: usize = 12 << 20;
+/// Documents that go to the store in one call.
+const AT_ONCE: usize = 1_000;
+
+/// Is told how many documents the store took, and how long that was.
+pub type Told = Box<dyn Fn(u64, Duration) + Send + Sync>;
+
+/// A place whose writes may be put off.
+pub struct Behind {
+    sink: Arc<dyn Sink>,
+    is_on: AtomicBool,
+    held: Mutex<Held>,
+    /// Held by who writes to the store: one at a time, so that an older document never follows a newer one.
+    writing: tokio::sync::Mutex<()>,
+    bytes_max: usize,
+    told: Told,
+}
+
+#[derive(Default)]
+struct Held {
+    writes: QuickMap<String, (Write, usize)>,
+    /// Their keys, those first that were put off first.
+    order: VecDeque<String>,
+    bytes: usize,
+    leaving: Arc<Leaving>,
+}
+
+/// On the way to the store, until it has answered.
+#[derive(Default)]
+struct Leaving {
+    writes: Vec<Write>,
+    /// Where a key's is.
+    at: QuickMap<String, usize>,
+}
+
+impl Held {
+    fn get(&self, key: &str) -> Option<&Write> {
+        let leaving = || self.leaving.at.get(key).map(|&at| &self.leaving.writes[at]);
+        self.writes.get(key).map(|(write, _)| write).or_else(leaving)
+    }
+
+    fn put(&mut self, write: &Write) -> Outcome {
+        if let Some(reason) = write.fields.as_ref().and_then(reserved_name) {
+            return Outcome::Rejected(reason);
+        }
+        if self.get(&write.key).is_some_and(|held| held.version >= write.version) {
+            return Outcome::Stale;
+        }
+        let write = Write { changed: None, ..write.clone() };
+        let (key, bytes) = (write.key.clone(), 2 * write.key.len() + write.bytes());
+        self.bytes += bytes;
+        match self.writes.insert(key.clone(), (write, bytes)) {
+            Some((_, before)) => self.bytes -= before,
+            None => self.order.push_back(key),
+        }
+        Outcome::Written
+    }
+
+    /// Sends the oldest on their way, until no more than so many bytes are left.
+    fn leave(&mut self, bytes: usize) {
+        let mut leaving = Leaving::default();
+        while self.bytes > bytes {
+            let Some(key) = self.order.pop_front() else { break };
+            if let Some((write, bytes)) = self.writes.remove(&key) {
+                self.bytes -= bytes;
+                leaving.at.insert(key, leaving.writes.len());
+                leaving.writes.push(write);
+            }
+        }
+        self.leaving = Arc::new(leaving);
+    }
+}
+
+impl Behind {
+    /// Puts nothing off yet.
+    #[must_use]
+    pub fn new(sink: Arc<dyn Sink>, told: Told) -> Self {
+        let (held, writing) = (Mutex::default(), tokio::sync::Mutex::new(()));
+        Self { sink, is_on: AtomicBool::new(false), held, writing, bytes_max: BYTES_MAX, told }
+    }
+
+    /// From now on writes are put off, or no longer: then those that were are written first. Nothing may be written meanwhile.
+    ///
+    /// # Errors
+    /// Those of a write; then nothing has changed.
+    pub async fn put_off(&self, on: bool) -> Result<(), SinkError> {
+        if !on {
+            self.write_all().await?;
+        }
+        self.is_on.store(on, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes all that is put off by now.
+    ///
+    /// # Errors
+    /// Those of a write; what was to be written is kept.
+    pub async fn write_all(&self) -> Result<(), SinkError> {
+        self.write_oldest(0).await
+    }
+
+    async fn write_oldest(&self, bytes_left: usize) -> Result<(), SinkError> {
+        let _writing = self.writing.lock().await;
+        // What couldn't be written comes first, whatever was put off since.
+        self.write_leaving().await?;
+        self.held().leave(bytes_left);
+        self.write_leaving().await
+    }
+
+    async fn write_leaving(&self) -> Result<(), SinkError> {
+        let leaving = Arc::clone(&self.held().leaving);
+        let some: Vec<_> = leaving
+            .writes
+            .chunks(AT_ONCE)
+            .map(|batch| async {
+                let began = Instant::now();
+                let outcomes = self.sink.write(batch).await?;
+                let written = outcomes.iter().filter(|outcome| **outcome == Outcome::Written).count();
+                (self.told)(written as u64, began.elapsed());
+                match batch.iter().zip(outcomes).find_map(|(write, outcome)| match outcome {
+                    Outcome::Rejected(reason) => Some((write, reason)),
+                    Outcome::Written | Outcome::Stale => None,
+                }) {
+                    Some((Write { key, version, .. }, reason)) => Err(SinkError::Broken {
+                        store: "replay",
+                        reason: format!("the store refuses document `{key}` as it is after event {version}: {reason}"),
+                    }),
+                    None => Ok(()),
+                }
+            })
+            .collect();
+        stream::iter(some).buffer_unordered(self.sink.writers()).try_collect::<()>().await?;
+        self.held().leaving = Arc::default();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for Behind {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.sink.prepare().await
+    }
+
+    async fn prepare_aside(&self) -> Result<(), SinkError> {
+        self.sink.prepare_aside().await
+    }
+
+    async fn replaying(&self, on: bool) -> Result<(), SinkError> {
+        self.sink.replaying(on).await
+    }
+
+    async fn go_live(&self) -> Result<(), SinkError> {
+        self.sink.go_live().await
+    }
+
+    async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        let mut found: Vec<Option<Stored>> = {
+            let held = self.held();
+            keys.iter().map(|key| held.get(key).map(Write::stored)).collect()
+        };
+        let missing: Vec<String> =
+            keys.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key.clone()).collect();
+        if !missing.is_empty() {
+            let mut loaded = self.sink.load(&missing).await?.into_iter();
+            found.iter_mut().filter(|found| found.is_none()).for_each(|found| *found = loaded.next().flatten());
+        }
+        Ok(found)
+    }
+
+    async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        if batch.iter().any(|write| write.again) {
+            self.write_all().await?;
+            return self.sink.write(batch).await;
+        }
+        if !self.puts_off() {
+            return self.sink.write(batch).await;
+        }
+        let (outcomes, bytes) = {
+            let mut held = self.held();
+            (batch.iter().map(|write| held.put(write)).collect(), held.bytes)
+        };
+        if bytes > self.bytes_max {
+            self.write_oldest(self.bytes_max / 2).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn refresh(&self) -> Result<(), SinkError> {
+        self.write_all().await?;
+        self.sink.refresh().await
+    }
+
+    fn needs_refresh(&self) -> bool {
+        self.sink.needs_refresh()
+    }
+
+    fn pace(&self) -> Duration {
+        if self.puts_off() { Duration::ZERO } else { self.sink.pace() }
+    }
+
+    fn writers(&self) -> usize {
+        self.sink.writers()
+    }
+
+    fn puts_off(&self) -> bool {
+        self.is_on.load(Ordering::SeqCst)
+    }
+
+    async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
+        self.sink.load_progress(partitions).await
+    }
+
+    async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
+        self.write_all().await?;
+        self.sink.save_progress(progress).await
+    }
+
+    async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
+        self.write_all().await?;
+        self.sink.children(parent, after, limit).await
+    }
+
+    async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
+        self.write_all().await?;
+        self.sink.browse(cursor, limit).await
+    }
+
+    async fn fetch(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
+        self.write_all().await?;
+        self.sink.fetch(keys).await
+    }
+
+    async fn remove(&self, partitions: &[Partition]) -> Result<(), SinkError> {
+        *self.held() = Held::default();
+        self.sink.remove(partitions).await
+    }
+
+    async fn upkeep(&self) -> Result<(), SinkError> {
+        self.sink.upkeep().await
+    }
+
+    async fn count(&self) -> Result<u64, SinkError> {
+        self.write_all().await?;
+        self.sink.count().await
+    }
+}
+
+#[cfg(test)]
+#[path = "behind_tests.rs"]
+mod tests;
