@@ -114,6 +114,18 @@ pub async fn messages(topics: &[&str]) -> Result<i64> {
 /// # Errors
 /// When Kafka doesn't answer or refuses.
 pub async fn forget_first_half(topic: &str) -> Result<()> {
+    forget(topic, |low, high| low + (high - low + 1) / 2).await
+}
+
+/// Deletes all that a topic holds, as retention does.
+///
+/// # Errors
+/// When Kafka doesn't answer or refuses.
+pub async fn forget_all(topic: &str) -> Result<()> {
+    forget(topic, |_, high| high).await
+}
+
+async fn forget(topic: &str, until: fn(i64, i64) -> i64) -> Result<()> {
     let (config, name) = (client()?, topic.to_owned());
     let offsets = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = config.create()?;
@@ -122,7 +134,7 @@ pub async fn forget_first_half(topic: &str) -> Result<()> {
         let mut offsets = TopicPartitionList::new();
         for partition in found.partitions() {
             let (low, high) = consumer.fetch_watermarks(&name, partition.id(), LIMIT)?;
-            offsets.add_partition_offset(&name, partition.id(), Offset::Offset(low + (high - low + 1) / 2))?;
+            offsets.add_partition_offset(&name, partition.id(), Offset::Offset(until(low, high)))?;
         }
         Ok::<_, anyhow::Error>(offsets)
     })

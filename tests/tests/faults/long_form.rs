@@ -15,11 +15,11 @@ use tests::{
 };
 use uuid::Uuid;
 
-use crate::{Load, group, kill_and_start, pause, poison::Poison, steps::Steps};
+use crate::{Load, drills, group, kill_and_start, pause, poison::Poison, steps::Steps};
 
-const TOPIC: &str = "events.order";
-const TOPICS: [&str; 4] = ["events.order", "events.customer", "events.product", "events.account"];
-const CONNECTOR: &str = "outbox";
+pub(crate) const TOPIC: &str = "events.order";
+pub(crate) const TOPICS: [&str; 4] = ["events.order", "events.customer", "events.product", "events.account"];
+pub(crate) const CONNECTOR: &str = "outbox";
 const OUTAGE_MS: u64 = 10_000;
 /// All faults together must meet as many.
 const EVENTS_MIN: i64 = 20_000;
@@ -41,7 +41,7 @@ fn random_ms(range: std::ops::Range<u64>) -> u64 {
 }
 
 #[tokio::test]
-#[ignore = "takes some six minutes: ./dev test faults"]
+#[ignore = "takes a quarter of an hour: ./dev test faults"]
 async fn every_fault_in_turn() -> Result<()> {
     let _alone = ALONE.lock().await;
     let (shop, write_side) = (Shop::open().await?, WriteSide::connect().await?);
@@ -90,6 +90,11 @@ async fn every_fault_in_turn() -> Result<()> {
         Ok("what waited was applied".to_owned())
     };
     steps.step("poison skipped", skipped).await?;
+    steps.step("drill: slot lost", load(113).unharmed(drills::slot_lost(&write_side))).await?;
+    steps.step("drill: behind for longer than kafka keeps", load(115).unharmed(drills::behind_for_too_long())).await?;
+    let promoted = async { Ok(load(116).with(drills::promoted(&write_side)).await?.0) };
+    steps.step("drill: failed over to another timeline", promoted).await?;
+    steps.step("drill: control store gone", drills::control_store_gone(&write_side)).await?;
     steps.step("memory with redis: SIGSTOP for 60 s", memory(&shop, &write_side)).await?;
     steps.verdict(EVENTS_MIN)
 }

@@ -4,6 +4,7 @@
 //! The short form runs with all other tests; the long form, `./dev test faults`, takes every fault in turn.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod drills;
 mod group;
 mod long_form;
 mod poison;
