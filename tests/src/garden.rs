@@ -75,6 +75,16 @@ impl Garden {
         Ok(Self { plants, beds, control, folder, admin })
     }
 
+    /// Sets the limits of its plants.
+    ///
+    /// # Errors
+    /// When the disk doesn't take them.
+    pub fn limit_plants(&self, limits: &str) -> Result<()> {
+        let path = self.folder.join("projections").join(format!("{}.yaml", self.plants));
+        let text = fs::read_to_string(&path)?;
+        Ok(fs::write(path, format!("{text}limits: {limits}\n"))?)
+    }
+
     /// The topic of an aggregate.
     #[must_use]
     pub fn topic(name: &str) -> String {

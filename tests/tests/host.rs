@@ -101,6 +101,36 @@ async fn a_read_model_that_lost_messages_stands_and_the_others_go_on() -> Result
     host.terminate().await
 }
 
+/// Far more waits than a batch may have, and several batches are under way: every event counts all the same.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn a_backlog_in_small_batches_is_handled_whole() -> Result<()> {
+    const PLANTS: i64 = 50;
+    const EACH: i64 = 60;
+    let garden = Garden::new().await?;
+    garden.limit_plants("{ batch_max: 7 }")?;
+    let plants = Garden::topic(&garden.plants);
+    topics::make(&plants).await?;
+    topics::make(&Garden::topic(&garden.beds)).await?;
+    garden.apply().await?;
+    let mut outbox = garden.outbox().await?;
+    for leaves in 1..=EACH {
+        for plant in 0..PLANTS {
+            let data = json!({"leaves": leaves, "note": ""});
+            outbox.queue("PlantGrew", 1, &format!("p-{plant}"), data, "{}").await?;
+        }
+    }
+    outbox.flush().await?;
+    let host = garden.host("backlog", &[])?;
+    garden.handled(&garden.plants, PLANTS * EACH).await?;
+    for plant in 0..PLANTS {
+        garden.shows(&garden.plants, &format!("p-{plant}"), EACH).await?;
+    }
+    let line = garden.line(&garden.plants).await?;
+    ensure!(line["parked"] == 0, "{line}: {}", host.log()?);
+    host.terminate().await
+}
+
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
 async fn what_is_misconfigured_is_named_at_the_start() -> Result<()> {

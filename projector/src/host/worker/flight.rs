@@ -90,8 +90,10 @@ impl Worker {
         let (mut following, mut parts, mut size) = (Following::begin(live && !replaying), Vec::new(), 0);
         for (partition, messages) in batch {
             let mut deliveries = Vec::with_capacity(messages.len());
-            // A batch before it may have stopped the partition.
-            for message in messages.into_iter().filter(|message| self.is_wanted(message)).collect::<Vec<_>>() {
+            // A batch before it may have stopped the partition. What waits behind them says nothing of them.
+            let next = self.owned.get(&partition).filter(|owned| owned.stopped.is_none()).map(Owned::next);
+            let wanted = |message: &Message| next.is_some_and(|next| message.offset >= next);
+            for message in messages.into_iter().filter(wanted) {
                 let delivery = match message.event {
                     Some(event) => Delivery { offset: message.offset, raw: message.raw, event },
                     None => self.calls.read(message.offset, message.raw).await?,
