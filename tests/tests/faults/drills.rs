@@ -70,7 +70,8 @@ pub(crate) async fn promoted(write_side: &WriteSide) -> Result<String> {
     let postgres = Process::running("postgres")?;
     postgres.interrupt().await?;
     fs::write(PathBuf::from(folder).join("standby.signal"), "")?;
-    postgres.start(&[])?;
+    // By ./dev, which knows as whom it has to run.
+    tools::run("xtask", &["up"]).await?;
     let url = var("WRITE_DATABASE_URL")?;
     let epoch: String = eventually(&format!("promoted, see {}", log("postgres")), LIMIT, || async {
         let mut server = PgConnection::connect(&url).await?;
@@ -79,7 +80,6 @@ pub(crate) async fn promoted(write_side: &WriteSide) -> Result<String> {
     })
     .await?;
     ensure!(epoch != former, "the timeline is the same: {epoch}");
-    tools::run("xtask", &["up"]).await?;
     // It may have failed while the server was away; this starts it again.
     tools::run("connectors", &["apply"]).await?;
     let stopped = stands_still(&epoch).await?;
