@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 /// How much work a crash may cause to be done again, and Kafka's lag to show.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
-/// The same where writes are put off until then ([`crate::sink::behind`]): the longer, the fewer there are.
-pub(super) const SAVE_EVERY_PUT_OFF: Duration = Duration::from_secs(5);
+/// The same where writes are put off until then ([`crate::sink::behind`]): the longer, the fewer there are. A slow store takes that long for what
+/// a document lives through.
+pub(super) const SAVE_EVERY_PUT_OFF: Duration = Duration::from_secs(15);
 
 /// Progress that is known to be saved.
 type Saved = Vec<(Partition, Progress)>;
