@@ -14,7 +14,12 @@ use std::sync::Arc;
 /// Bytes of documents that a host keeps, in all: those that the next events may be about. A flood of new ones isn't worth more
 /// memory, since none of them is asked for again.
 const HOST_BYTES: usize = 32 << 20;
-/// One owner's part of [`HOST_BYTES`]; it is the smaller the more of them there are.
+/// Events in batches, and waiting for one, that a host holds in all, with the documents that they are folded into.
+const HOST_EVENTS: usize = 32_000;
+/// The least and the most that one owner may hold of them.
+const OWNER_EVENTS: std::ops::RangeInclusive<usize> = 1_000..=4_000;
+
+/// One owner's part of [`HOST_BYTES`] and [`HOST_EVENTS`]; it is the smaller the more of them there are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Share(Arc<()>);
 
@@ -22,6 +27,11 @@ impl Share {
     fn bytes(&self) -> usize {
         // The host itself holds one, too.
         HOST_BYTES / Arc::strong_count(&self.0)
+    }
+
+    /// How many events the owner may hold.
+    pub(super) fn events(&self) -> usize {
+        (HOST_EVENTS / Arc::strong_count(&self.0)).clamp(*OWNER_EVENTS.start(), *OWNER_EVENTS.end())
     }
 }
 

@@ -190,7 +190,7 @@ impl Worker {
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
         let began = Instant::now();
         let wait = Duration::from_millis(self.setup.reader.compiled.projection.limits.batch_wait_ms.into());
-        let batch_max = self.batch_max();
+        let batch_max = self.batch_max().min(self.room().max(1));
         if self.standstill.is_some() {
             // What lies beyond the place is told by the lanes.
             self.land_all().await?;

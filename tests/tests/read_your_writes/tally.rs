@@ -9,6 +9,8 @@ pub(crate) struct Tally {
     pub(crate) reads: BTreeMap<&'static str, (u64, u64)>,
     /// Answers 503 `read-model-behind`, after which the client asked again.
     pub(crate) behind: u64,
+    /// Answers 503 `timed-out`, after which the client asked again.
+    pub(crate) timed_out: u64,
     /// Answers that missed what their caller had written.
     pub(crate) misses: Vec<String>,
     /// Reads with tokens of two aggregates at least.
@@ -36,8 +38,8 @@ impl Tally {
         let (answered, waited) = (self.answered(), self.waited());
         let percent = 100 * waited / answered.max(1);
         eprintln!(
-            "{answered} reads, {waited} ({percent} %) waited, {} of several aggregates, {} were told to come again",
-            self.of_several, self.behind
+            "{answered} reads, {waited} ({percent} %) waited, {} of several aggregates, {} were told to come again, {} timed out",
+            self.of_several, self.behind, self.timed_out
         );
         for (endpoint, (all, waited)) in &self.reads {
             eprintln!("  {endpoint}: {all}, {waited} waited");

@@ -16,9 +16,6 @@ use tokio::task::{JoinError, JoinSet};
 /// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it or for more events.
 pub(super) const BATCH_MIN: usize = 250;
 
-/// Messages that wait for a batch, or are in one; with more, none is taken from the queue.
-const HELD_MAX: usize = 4_000;
-
 /// Messages, by partition, in order.
 pub(super) type Messages = BTreeMap<Partition, Vec<Message>>;
 /// The batches under way.
@@ -47,10 +44,15 @@ impl Worker {
         self.waiting.values().map(Vec::len).sum()
     }
 
+    /// How many more messages may wait for a batch, or be in one.
+    pub(super) fn room(&self) -> usize {
+        let away: usize = self.owned.values().filter_map(|owned| Some(owned.away.as_ref()?.events)).sum();
+        self.setup.cache_share.events().saturating_sub(self.waiting() + away)
+    }
+
     /// Whether more messages are wanted now: while batches are under way, only as many as are worth another one.
     pub(super) fn takes_more(&self) -> bool {
-        let away: usize = self.owned.values().filter_map(|owned| Some(owned.away.as_ref()?.events)).sum();
-        self.flights.is_empty() || (self.waiting() + away < HELD_MAX && self.more_than_a_few())
+        self.flights.is_empty() || (self.room() >= BATCH_MIN && self.more_than_a_few())
     }
 
     /// Whether so many messages are in the queue that they are worth a batch.
