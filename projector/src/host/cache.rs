@@ -15,9 +15,9 @@ use std::sync::Arc;
 /// memory, since none of them is asked for again.
 const HOST_BYTES: usize = 32 << 20;
 /// Events in batches, and waiting for one, that a host holds in all, with the documents that they are folded into.
-const HOST_EVENTS: usize = 32_000;
+const HOST_EVENTS: usize = 16_000;
 /// The least and the most that one owner may hold of them.
-const OWNER_EVENTS: std::ops::RangeInclusive<usize> = 1_000..=4_000;
+const OWNER_EVENTS: std::ops::RangeInclusive<usize> = 500..=4_000;
 
 /// One owner's part of [`HOST_BYTES`] and [`HOST_EVENTS`]; it is the smaller the more of them there are.
 #[derive(Clone, Debug, Default)]
