@@ -55,8 +55,10 @@ pub use present::Promise;
 pub use retry::Backoff;
 pub use stats::{Reported, Stats};
 
-/// What may wait between Kafka and a live generation's owner. There may be many on a host, and a store that is away fills it.
+/// What may wait between Kafka and a live generation's owner. A store that is away fills it.
 const LIVE_ROOM: Room = Room { items: 4_096, queue_kib: 3 << 10, fetch_kib: 1 << 10 };
+/// What may wait for all of a host's owners, where they are so many that each gets less.
+const LIVE_QUEUES_KIB: u32 = 18 << 10;
 /// Of a generation that is replayed: its batches are large, and there are few.
 const REPLAY_ROOM: Room = Room { items: 16_384, queue_kib: 16 << 10, fetch_kib: 8 << 10 };
 /// How long all generations together may take to come to rest when the host stops.
@@ -145,6 +147,13 @@ fn put_off(compiled: &Compiled, sink: &Arc<dyn Sink>, stats: &Arc<Stats>) -> Opt
     may.then(|| Arc::new(Behind::new(Arc::clone(sink), Box::new(told))))
 }
 
+/// The room of a live generation, of so many.
+fn live_room(of: usize) -> Room {
+    let share = LIVE_QUEUES_KIB / u32::try_from(of).unwrap_or(u32::MAX).max(1);
+    let queue_kib = share.clamp(LIVE_ROOM.queue_kib / 3, LIVE_ROOM.queue_kib);
+    Room { queue_kib, fetch_kib: queue_kib / 3, ..LIVE_ROOM }
+}
+
 /// A running generation.
 struct Running {
     generation: Generation,
@@ -180,6 +189,8 @@ pub struct Watched {
 pub struct Host {
     id: Uuid,
     running: Vec<Running>,
+    /// How many there are to be, at least.
+    expected: usize,
     /// Those that were let go and come to rest, by their key.
     leaving: HashMap<i64, JoinHandle<()>>,
     /// Those that can't run here, so that it is said once.
@@ -208,6 +219,7 @@ impl Host {
         let mut host = Self {
             id: Uuid::now_v7(),
             running: Vec::new(),
+            expected: 0,
             leaving: HashMap::new(),
             refused: HashMap::new(),
             watched: Arc::default(),
@@ -220,7 +232,9 @@ impl Host {
             config: config.clone(),
         };
         // Of what is live now each must run, or the host says why it can't start.
-        for generation in host.control.live().await? {
+        let live = host.control.live().await?;
+        host.expected = live.len();
+        for generation in live {
             host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() })?;
         }
         host.follow().await?;
@@ -231,7 +245,8 @@ impl Host {
         let (compiled, sink) = open(&generation, &self.catalog, &self.config.stores)?;
         let group = format!("projector.{}", generation.id());
         // For as long as this host runs: what was replayed keeps its room when it becomes live.
-        let room = if orders.replaying { REPLAY_ROOM } else { LIVE_ROOM };
+        let among = self.expected.max(self.running.len() + 1);
+        let room = if orders.replaying { REPLAY_ROOM } else { live_room(among) };
         let reader = Reader::new(Arc::new(compiled), &self.decoder);
         let (compiled, reading) = (Arc::clone(&reader.compiled), reader.clone());
         let read = Box::new(move |raw: &_| reading.read(raw));
