@@ -151,7 +151,8 @@ fn put_off(compiled: &Compiled, sink: &Arc<dyn Sink>, stats: &Arc<Stats>) -> Opt
 fn live_room(of: usize) -> Room {
     let share = LIVE_QUEUES_KIB / u32::try_from(of).unwrap_or(u32::MAX).max(1);
     let queue_kib = share.clamp(LIVE_ROOM.queue_kib / 3, LIVE_ROOM.queue_kib);
-    Room { queue_kib, fetch_kib: queue_kib / 3, ..LIVE_ROOM }
+    // The client library fetches no less than the largest message.
+    Room { queue_kib, ..LIVE_ROOM }
 }
 
 /// A running generation.
