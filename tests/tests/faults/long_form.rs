@@ -93,7 +93,7 @@ async fn every_fault_in_turn() -> Result<()> {
     steps.step("drill: slot lost", load(113).unharmed(drills::slot_lost(&write_side))).await?;
     steps.step("drill: behind for longer than kafka keeps", load(115).unharmed(drills::behind_for_too_long())).await?;
     let promoted = async { Ok(load(116).with(drills::promoted(&write_side)).await?.0) };
-    steps.step("drill: failed over to another timeline", promoted).await?;
+    Box::pin(steps.step("drill: failed over to another timeline", promoted)).await?;
     steps.step("drill: control store gone", drills::control_store_gone(&write_side)).await?;
     steps.step("memory with redis: SIGSTOP for 60 s", memory(&shop, &write_side)).await?;
     steps.verdict(EVENTS_MIN)
