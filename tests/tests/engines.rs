@@ -203,7 +203,7 @@ fn questions(goods: &Goods) -> Vec<String> {
 
 /// An answer without what may differ: how long it took, and what a cursor looks like. Gives the cursor too.
 async fn ask(queries: &str, path: &str, token: &str) -> Result<(Value, Option<String>)> {
-    let url = format!("{queries}{path}{}wait_ms=10000", if path.contains('?') { "&" } else { "?" });
+    let url = format!("{queries}{path}{}wait_ms=5000", if path.contains('?') { "&" } else { "?" });
     let answer = reqwest::Client::new().get(&url).header("Consistency-Token", token).send().await?;
     let status = answer.status();
     let mut body: Value = answer.json().await?;
