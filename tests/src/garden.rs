@@ -8,9 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::process::{Child, Command};
-use uuid::Uuid;
 
-use crate::{binary, eventually, outbox::Outbox, var};
+use crate::{binary, eventually, outbox::Outbox, own_database, var};
 
 /// An aggregate: its kind, its event, the event's number.
 const PLANTS: (&str, &str, &str) = ("plant", "PlantGrew", "leaves");
@@ -49,11 +48,8 @@ impl Garden {
 
     async fn planted(read_models: &[((&str, &str, &str), &str)]) -> Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let suffix = Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let server = var("CONTROL_DATABASE_URL")?;
-        let sql = format!("create database garden_{suffix}");
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut PgConnection::connect(&server).await?).await?;
-        let control = format!("{}/garden_{suffix}", server.rsplit_once('/').context("a URL with a database")?.0);
+        let control = own_database("garden").await?;
+        let suffix = control.rsplit_once('_').context("no suffix")?.1.to_owned();
         let folder = PathBuf::from(var("DEV_RUN_DIR")?).join(format!("garden-{suffix}"));
         let [plants, beds] = [PLANTS, BEDS].map(|(kind, ..)| format!("{kind}_{suffix}"));
         for ((kind, event, field), store) in read_models {

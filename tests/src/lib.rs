@@ -27,6 +27,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
 /// Held by tests that must not meet another one of their binary.
 pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -37,6 +39,19 @@ pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// When it isn't set: the stack isn't there.
 pub fn var(name: &str) -> Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set: run through ./dev test"))
+}
+
+/// Makes a database of a test's own beside the instance's control store; gives its address, which ends with its name. Both begin with
+/// `what`, so that it is known whose it was.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn own_database(what: &str) -> Result<String> {
+    let server = var("CONTROL_DATABASE_URL")?;
+    let name = format!("{what}_{}", &Uuid::new_v4().simple().to_string()[..8]);
+    let mut admin = PgConnection::connect(&server).await?;
+    sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
+    Ok(format!("{}/{name}", server.rsplit_once('/').context("a URL with a database")?.0))
 }
 
 /// One of the project's binaries, as `cargo build` leaves it.

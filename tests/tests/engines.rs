@@ -6,9 +6,8 @@ use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tests::{
-    binary, eventually,
+    binary, eventually, own_database,
     shop::{Shop, text},
     var,
 };
@@ -26,11 +25,8 @@ struct Other {
 
 impl Other {
     async fn start() -> Result<Self> {
-        let suffix = Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let server = var("CONTROL_DATABASE_URL")?;
-        let sql = format!("create database engines_{suffix}");
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut PgConnection::connect(&server).await?).await?;
-        let control = format!("{}/engines_{suffix}", server.rsplit_once('/').context("a URL with a database")?.0);
+        let control = own_database("engines").await?;
+        let suffix = control.rsplit_once('_').context("no suffix")?.1.to_owned();
         let folder = PathBuf::from(var("DEV_RUN_DIR")?).join(format!("engines-{suffix}"));
         fs::create_dir_all(&folder)?;
         let mut searched = 0;

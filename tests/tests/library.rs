@@ -6,8 +6,8 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tests::{binary, eventually, outbox::Outbox, topics, var};
+use sqlx::{Connection, PgConnection};
+use tests::{binary, eventually, outbox::Outbox, own_database, topics, var};
 use tokio::process::{Child, Command};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -25,11 +25,7 @@ struct Projector {
 
 impl Projector {
     async fn new() -> Result<Self> {
-        let control = var("CONTROL_DATABASE_URL")?;
-        let name = format!("library_{}", uuid::Uuid::new_v4().simple());
-        let mut admin = PgConnection::connect(&control).await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
-        let control = format!("{}/{name}", control.rsplit_once('/').context("a URL with a database")?.0);
+        let control = own_database("library").await?;
         let free = || Ok::<_, anyhow::Error>(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
         Ok(Self { control, admin: free()?, queries: free()? })
     }
