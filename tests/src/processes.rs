@@ -131,10 +131,9 @@ impl Process {
         let Some(pid) = alive(&self.name)? else { return Ok(()) };
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
         kill_process(target, signal)?;
-        eventually(&format!("{} gone, see {}", self.name, log(&self.name)), Duration::from_secs(20), || async {
-            Ok(is_gone(pid).then_some(()))
-        })
-        .await
+        let what = format!("{} gone after {signal:?}", self.name);
+        let gone = eventually(&what, Duration::from_secs(20), || async { Ok(is_gone(pid).then_some(())) }).await;
+        gone.with_context(|| format!("the end of {}:\n{}", log(&self.name), last_lines(&self.name)))
     }
 
     /// Starts it again with some variables more, and notes its pid where `./dev` looks for it.
@@ -183,6 +182,14 @@ impl Drop for Held {
 pub fn log(name: &str) -> String {
     run_folder()
         .map_or_else(|_| format!("log of {name}"), |run| run.join(format!("log/{name}.log")).display().to_string())
+}
+
+/// What it logged last: a failed test is read where its log is gone.
+fn last_lines(name: &str) -> String {
+    let text = fs::read(log(name)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(8 << 10)..]).into_owned();
+    let from = text.lines().count().saturating_sub(30);
+    text.lines().skip(from).collect::<Vec<_>>().join("\n")
 }
 
 /// Waits until `projector run` answers that it is ready.

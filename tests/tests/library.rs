@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tests::{binary, eventually, outbox::Outbox, own_database, topics, var};

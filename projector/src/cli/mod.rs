@@ -29,6 +29,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Keeps read models in Redis, Elasticsearch, ClickHouse and Postgres in step with the events that Debezium streams into Kafka.
 ///
@@ -187,10 +188,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// How long what runs on threads of its own may take at the end.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
 fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match verb {
             Verb::Check(args) => check::run(&args).await,
             Verb::Test(args) => test::run(&args),
@@ -210,7 +214,10 @@ fn execute(verb: Verb) -> anyhow::Result<ExitCode> {
             Verb::Epoch(args) => epoch::run(&args).await,
             Verb::Republish(args) => republish::run(&args).await,
         }
-    })
+    });
+    // A client library that still waits for a server on a thread of its own doesn't keep the process.
+    runtime.shutdown_timeout(ENDS_WITHIN);
+    outcome
 }
 
 /// Resolves when the process is asked to stop (SIGTERM, Ctrl-C).

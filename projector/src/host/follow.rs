@@ -1,7 +1,7 @@
 //! Following the control store: which generations are to be fed, which no longer, and what is asked of each.
 
 use super::orders::Orders;
-use super::{Host, HostError, Running, Watched};
+use super::{Host, HostError, Running, Watched, close};
 use crate::control::{Actor, Barrier, Control, GENERATIONS_CHANNEL, Member, State};
 use sqlx::postgres::PgListener;
 use std::collections::HashMap;
@@ -116,7 +116,7 @@ impl Host {
 
     async fn take_up(&mut self, member: Member, orders: Orders) {
         let (id, name) = (member.generation.generation_id, member.generation.id());
-        let Err(error) = self.run(member.generation, Arc::default(), orders) else {
+        let Err(error) = self.run(member.generation, Arc::default(), orders, self.running.len() + 1) else {
             self.refused.remove(&id);
             return;
         };
@@ -192,6 +192,5 @@ async fn rest(running: Running) {
         task.abort();
         tracing::warn!(generation = generation.id(), "didn't come to rest; cut off");
     }
-    // Its last handle waits for the broker, which may be away.
-    tokio::task::spawn_blocking(move || drop(source));
+    close(source);
 }

@@ -63,6 +63,8 @@ const LIVE_QUEUES_KIB: u32 = 18 << 10;
 const REPLAY_ROOM: Room = Room { items: 16_384, queue_kib: 16 << 10, fetch_kib: 8 << 10 };
 /// How long all generations together may take to come to rest when the host stops.
 const REST_WITHIN: Duration = Duration::from_secs(15);
+/// How long the last progress may take to be published, where coming to rest took all the time there was.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// How often the control store is looked at where it doesn't notify.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -190,8 +192,6 @@ pub struct Watched {
 pub struct Host {
     id: Uuid,
     running: Vec<Running>,
-    /// How many there are to be, at least.
-    expected: usize,
     /// Those that were let go and come to rest, by their key.
     leaving: HashMap<i64, JoinHandle<()>>,
     /// Those that can't run here, so that it is said once.
@@ -220,7 +220,6 @@ impl Host {
         let mut host = Self {
             id: Uuid::now_v7(),
             running: Vec::new(),
-            expected: 0,
             leaving: HashMap::new(),
             refused: HashMap::new(),
             watched: Arc::default(),
@@ -234,19 +233,25 @@ impl Host {
         };
         // Of what is live now each must run, or the host says why it can't start.
         let live = host.control.live().await?;
-        host.expected = live.len();
+        let among = live.len();
         for generation in live {
-            host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() })?;
+            host.run(generation, Arc::default(), Orders { live: true, ..Orders::default() }, among)?;
         }
         host.follow().await?;
         Ok(host)
     }
 
-    fn run(&mut self, generation: Generation, stats: Arc<Stats>, orders: Orders) -> Result<(), HostError> {
+    /// Starts one of `among` generations, which share the room that there is.
+    fn run(
+        &mut self,
+        generation: Generation,
+        stats: Arc<Stats>,
+        orders: Orders,
+        among: usize,
+    ) -> Result<(), HostError> {
         let (compiled, sink) = open(&generation, &self.catalog, &self.config.stores)?;
         let group = format!("projector.{}", generation.id());
         // For as long as this host runs: what was replayed keeps its room when it becomes live.
-        let among = self.expected.max(self.running.len() + 1);
         let room = if orders.replaying { REPLAY_ROOM } else { live_room(among) };
         let reader = Reader::new(Arc::new(compiled), &self.decoder);
         let (compiled, reading) = (Arc::clone(&reader.compiled), reader.clone());
@@ -298,11 +303,10 @@ impl Host {
         }
         tracing::warn!(generation = generation.id(), reason, "the consumer can't go on; beginning with another one");
         stats.joins_again();
-        // Its last handle waits for the broker, which may be away.
-        tokio::task::spawn_blocking(move || drop(source));
+        close(source);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let orders = orders.borrow().clone();
-        self.run(generation, stats, orders)?;
+        self.run(generation, stats, orders, self.running.len() + 1)?;
         Ok(None)
     }
 
@@ -321,44 +325,72 @@ impl Host {
         let wake = follow::listen(self.control.clone());
         let mut every = tokio::time::interval(Duration::from_secs(1));
         let ended = loop {
+            let report = tokio::select! {
+                () = &mut stop => break Ok(None),
+                () = wake.notified() => false,
+                () = tokio::time::sleep(FOLLOW_EVERY) => false,
+                _ = every.tick() => true,
+            };
+            // Whoever stops us doesn't wait for a control store that is slow to answer.
             tokio::select! {
                 () = &mut stop => break Ok(None),
-                () = wake.notified() => {}
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
-                _ = every.tick() => self.report().await,
-            }
-            if let Err(error) = self.follow().await {
-                // What is known goes on.
-                tracing::debug!(%error, "the control store wasn't followed");
+                () = self.look_around(report) => {}
             }
             match self.look_at_ended().await {
                 Ok(None) => {}
                 ended => break ended,
             }
         };
-        self.running.iter().for_each(|r| r.source.stop());
-        let (ended, mut result) = match ended {
+        let (ended, result) = match ended {
             Ok(ended) => (ended, Ok(())),
             Err(error) => (None, Err(error)),
         };
+        let rested = self.come_to_rest(ended).await;
+        result.and(rested)
+    }
+
+    /// Lets all generations come to rest, and leaves their groups.
+    async fn come_to_rest(mut self, ended: Option<Running>) -> Result<(), HostError> {
+        tracing::info!(generations = self.running.len(), "coming to rest");
+        self.running.iter().for_each(|r| r.source.stop());
         // One limit for all: with a store away, each of its generations would take the whole of its own.
         let until = Instant::now() + REST_WITHIN;
+        let (mut result, mut closing) = (Ok(()), Vec::new());
         for running in ended.into_iter().chain(self.running.drain(..)) {
-            let outcome = tokio::time::timeout_at(until, running.task).await;
-            let id = running.generation.id();
+            let Running { generation, source, task, .. } = running;
+            let outcome = tokio::time::timeout_at(until, task).await;
             match outcome {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(error))) => result = Err(error),
-                Ok(Err(_)) => result = Err(HostError::Died(id)),
+                Ok(Err(_)) => result = Err(HostError::Died(generation.id())),
                 Err(_) => tracing::warn!(
-                    generation = id,
+                    generation = generation.id(),
                     "didn't come to rest in time; what is left is done again, harmlessly, by the next owner"
                 ),
             }
+            closing.push(close(source));
         }
         self.stop.cancel();
-        self.publisher.flush().await;
+        for closed in closing {
+            if tokio::time::timeout_at(until, closed).await.is_err() {
+                tracing::warn!("a consumer didn't leave its group in time; the group will notice by itself");
+                break;
+            }
+        }
+        if tokio::time::timeout_at(until.max(Instant::now() + FLUSH_WITHIN), self.publisher.flush()).await.is_err() {
+            tracing::warn!("progress not published; the next owner will publish it");
+        }
         result
+    }
+
+    async fn look_around(&mut self, report: bool) {
+        if report {
+            self.report().await;
+        }
+        if let Err(error) = self.follow().await {
+            // What is known goes on.
+            tracing::debug!(%error, "the control store wasn't followed");
+        }
     }
 
     async fn report(&self) {
@@ -369,6 +401,11 @@ impl Host {
             }
         }
     }
+}
+
+/// Closes a consumer aside: its last handle waits for the broker, which may be away.
+fn close(source: KafkaSource) -> JoinHandle<()> {
+    tokio::task::spawn_blocking(move || drop(source))
 }
 
 /// Messages in these partitions that aren't handled yet.

@@ -7,13 +7,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tests::{shop::text, var};
+use tokio::time::sleep;
 
 use super::tally::Tally;
 
@@ -72,6 +73,8 @@ pub(crate) struct Client {
     pub(crate) deadline: Instant,
 }
 
+/// How long a client waits that was told to come again.
+const COMES_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const PRICE_CENTS: i64 = 1_250;
 const STATUSES: [&str; 3] = ["pending", "confirmed", "cancelled"];
 
@@ -366,11 +369,13 @@ impl Client {
             if status == 503 {
                 match body["type"].as_str() {
                     Some("/problems/read-model-behind") => tally.behind += 1,
-                    // An engine that has no processor to itself is too slow now and then, which is no lie either.
-                    Some("/problems/timed-out") => tally.timed_out += 1,
+                    // What has no processor to itself is too slow now and then, which is no lie either.
+                    Some("/problems/timed-out" | "/problems/write-side-unavailable") => tally.too_slow += 1,
                     _ => bail!("client {}: {} {ask:?}: {status} {body}", self.number, expected.path),
                 }
                 ensure!(Instant::now() < self.deadline, "{}: still {status}: {body}", expected.path);
+                drop(tally);
+                sleep(COMES_AGAIN_AFTER).await;
                 continue;
             }
             ensure!(status.is_success() || status == 404, "{} {ask:?}: {status} {body}", expected.path);
