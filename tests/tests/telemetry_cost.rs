@@ -4,7 +4,14 @@
 //! `projector/src/host/measures.rs`.
 //!
 //! `./dev test --workspace --test telemetry_cost -- long_form --nocapture` prints the ratio. `EVENTS` and `RUNS` change its size, and `PROJECTOR_BINARY`
-//! names a binary built otherwise than for tests.
+//! names a binary built otherwise than for tests; or a script that runs it under callgrind, whose counts don't drift (`WITHIN_S` then gives it
+//! the time that it needs):
+//!
+//! ```text
+//! #!/bin/sh
+//! [ "$1" = run ] || exec target/debug/projector "$@"
+//! exec valgrind --tool=callgrind --callgrind-out-file=/dev/null target/debug/projector "$@" 2>> counts
+//! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{
@@ -19,8 +26,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use axum::{Router, body::Bytes, routing::post};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tests::{binary, garden::Garden, outbox::Outbox, topics, var};
+use tests::{binary, garden::Garden, outbox::Outbox, own_database, topics, var};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -29,12 +37,15 @@ const EVENTS_EACH: u64 = 5;
 /// Of each hundred traces one is kept.
 const SAMPLED: u64 = 100;
 const SCRAPED_EVERY: Duration = Duration::from_secs(1);
-const RUN_WITHIN: Duration = Duration::from_secs(180);
 /// It and its neighbour are nobody else's.
 const REDIS_DATABASE: u32 = 20;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+fn run_within() -> Duration {
+    Duration::from_secs(number("WITHIN_S", 180))
 }
 
 /// A receiver of traces, which takes what comes.
@@ -93,11 +104,7 @@ fn cpu_ticks(pid: u32) -> Result<u64> {
 
 /// One host reads the backlog from its beginning, into an empty database.
 async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Result<Read> {
-    let server = var("CONTROL_DATABASE_URL")?;
-    let database = format!("cost_{}", Uuid::new_v4().simple());
-    let mut admin = PgConnection::connect(&server).await?;
-    sqlx::raw_sql(AssertSqlSafe(format!("create database {database}"))).execute(&mut admin).await?;
-    let control = format!("{}/{database}", server.rsplit_once('/').context("a URL with a database")?.0);
+    let control = own_database("cost").await?;
     let redis = redis::Client::open(var("REDIS_URL")?)?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
     for database in [REDIS_DATABASE, REDIS_DATABASE + 1] {
@@ -132,7 +139,7 @@ async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Resul
     });
     let mut store = PgConnection::connect(&control).await?;
     let sql = "select coalesce(sum((progress->>'next_offset')::bigint), 0)::bigint from progress";
-    let (until, mut first) = (Instant::now() + RUN_WITHIN, None::<(u64, Instant, u64)>);
+    let (until, mut first) = (Instant::now() + run_within(), None::<(u64, Instant, u64)>);
     let pid = host.id().context("the host ended")?;
     let done = loop {
         let handled: i64 = sqlx::query_scalar(sql).fetch_one(&mut store).await?;
@@ -146,14 +153,19 @@ async fn read(garden: &Garden, events: u64, watched: Option<&Receiver>) -> Resul
         if first.is_none() && handled >= events / 10 {
             first = Some((handled, now, cpu_ticks(pid)?));
         }
-        ensure!(now < until, "{handled} of {events} events are handled after {RUN_WITHIN:?}");
+        ensure!(now < until, "{handled} of {events} events are handled after {:?}", run_within());
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     if let Some(scraping) = scraping {
         scraping.abort();
     }
-    host.kill().await?;
+    // By its own way out, so that whatever counts its instructions gets to say how many they were.
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
+    kill_process(process, Signal::TERM)?;
+    tokio::time::timeout(run_within(), host.wait()).await.context("the host doesn't end")??;
     store.close().await?;
+    let database = control.rsplit_once('/').context("no database")?.1;
+    let mut admin = PgConnection::connect(&var("CONTROL_DATABASE_URL")?).await?;
     sqlx::raw_sql(AssertSqlSafe(format!("drop database {database} with (force)"))).execute(&mut admin).await?;
     Ok(done)
 }

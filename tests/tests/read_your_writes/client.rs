@@ -370,7 +370,9 @@ impl Client {
                 match body["type"].as_str() {
                     Some("/problems/read-model-behind") => tally.behind += 1,
                     // What has no processor to itself is too slow now and then, which is no lie either.
-                    Some("/problems/timed-out" | "/problems/write-side-unavailable") => tally.too_slow += 1,
+                    Some(problem @ ("/problems/timed-out" | "/problems/write-side-unavailable")) => {
+                        *tally.too_slow.entry((expected.endpoint, problem.to_owned())).or_default() += 1;
+                    }
                     _ => bail!("client {}: {} {ask:?}: {status} {body}", self.number, expected.path),
                 }
                 ensure!(Instant::now() < self.deadline, "{}: still {status}: {body}", expected.path);

@@ -136,9 +136,9 @@ async fn nothing_is_missed(story: Story) -> Result<()> {
     let (waited, answered) = (tally.waited(), tally.answered());
     ensure!(waited * 100 >= answered * 30, "only {waited} of {answered} reads waited: that proves little");
     ensure!(
-        tally.too_slow * 20 <= answered,
+        tally.too_slow() * 20 <= answered,
         "{} of {answered} reads were answered too slowly: that proves little",
-        tally.too_slow
+        tally.too_slow()
     );
     ensure!(tally.reads.len() == 14, "not every endpoint was read: {:?}", tally.reads.keys());
     Ok(())

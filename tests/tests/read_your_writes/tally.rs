@@ -9,8 +9,8 @@ pub(crate) struct Tally {
     pub(crate) reads: BTreeMap<&'static str, (u64, u64)>,
     /// Answers 503 `read-model-behind`, after which the client asked again.
     pub(crate) behind: u64,
-    /// Answers 503 `timed-out` or `write-side-unavailable`, after which the client asked again.
-    pub(crate) too_slow: u64,
+    /// Answers 503 `timed-out` or `write-side-unavailable`, after which the client asked again, by endpoint and which of them.
+    pub(crate) too_slow: BTreeMap<(&'static str, String), u64>,
     /// Answers that missed what their caller had written.
     pub(crate) misses: Vec<String>,
     /// Reads with tokens of two aggregates at least.
@@ -34,15 +34,24 @@ impl Tally {
         self.reads.values().map(|(_, waited)| waited).sum()
     }
 
+    pub(crate) fn too_slow(&self) -> u64 {
+        self.too_slow.values().sum()
+    }
+
     pub(crate) fn print(&self) {
         let (answered, waited) = (self.answered(), self.waited());
         let percent = 100 * waited / answered.max(1);
         eprintln!(
             "{answered} reads, {waited} ({percent} %) waited, {} of several aggregates, {} were told to come again, {} were too slow",
-            self.of_several, self.behind, self.too_slow
+            self.of_several,
+            self.behind,
+            self.too_slow()
         );
         for (endpoint, (all, waited)) in &self.reads {
             eprintln!("  {endpoint}: {all}, {waited} waited");
+        }
+        for ((endpoint, problem), count) in &self.too_slow {
+            eprintln!("  {endpoint}: {count} × {problem}");
         }
     }
 }

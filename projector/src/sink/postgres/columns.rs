@@ -2,8 +2,10 @@
 
 use super::super::shape::{Shape, fields, shape};
 use super::config::quoted;
+use super::convert::{array, text};
 use crate::expr::Kind;
 use crate::projection::PostgresStore;
+use serde_json::Value as Json;
 
 /// The hidden columns with their types, beside the primary key.
 pub(super) const HIDDEN: [(&str, &str); 6] = [
@@ -24,6 +26,25 @@ pub(super) struct Column {
     pub(super) sql_type: String,
     /// The type of which a value was inferred to be.
     inferred: &'static str,
+    form: Form,
+}
+
+/// How a value of a type is written as text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Json,
+    Array,
+    Scalar,
+}
+
+impl Form {
+    fn of(sql_type: &str) -> Self {
+        match sql_type.to_ascii_lowercase().as_str() {
+            "jsonb" | "json" => Self::Json,
+            array if array.ends_with("[]") => Self::Array,
+            _ => Self::Scalar,
+        }
+    }
 }
 
 impl Column {
@@ -38,10 +59,37 @@ impl Column {
         }
     }
 
+    /// A value as the text of the column's type, or why it can't be one.
+    pub(super) fn cell(&self, value: Json) -> Result<Option<String>, String> {
+        Ok(match (value, self.form) {
+            (Json::Null, _) => None,
+            (value, Form::Json) => Some(value.to_string()),
+            (Json::Array(elements), Form::Array) => Some(array(elements.into_iter().map(text))),
+            (_, Form::Array) => return Err(format!("field `{}` is no list", self.name)),
+            (value, Form::Scalar) => text(value),
+        })
+    }
+
     /// Name and type, as in a table's definition.
     pub(super) fn definition(&self) -> String {
         format!("{} {}", quoted(&self.name), self.sql_type)
     }
+}
+
+/// The type to which a text is cast on its way into a column of `sql_type`: without its length, to which a cast would cut it, where the
+/// column refuses what is longer.
+pub(super) fn cast(sql_type: &str) -> String {
+    let (name, rest) = sql_type.split_once('(').unwrap_or((sql_type, ""));
+    let rest = rest.split_once(')').map_or(rest, |(_, rest)| rest);
+    // A collation is the column's alone.
+    let (name, _) = name.split_once(" COLLATE ").unwrap_or((name, ""));
+    let name = name.trim();
+    let of_any_length = match name.to_ascii_lowercase().as_str() {
+        "char" | "character" => "bpchar",
+        "bit" => "varbit",
+        _ => name,
+    };
+    format!("{of_any_length}{rest}")
 }
 
 /// The server cuts longer names, and would then not find their values.
@@ -69,7 +117,8 @@ pub(super) fn columns(document: &Kind, config: &PostgresStore) -> Vec<Column> {
     let column = |(name, kind): (String, &Kind)| {
         let inferred = inferred(kind);
         let sql_type = config.columns.get(&name).cloned().unwrap_or_else(|| inferred.to_owned());
-        Column { name, sql_type, inferred }
+        let form = Form::of(&sql_type);
+        Column { name, sql_type, inferred, form }
     };
     fields(document).map(column).collect()
 }
@@ -88,6 +137,7 @@ fn inferred(kind: &Kind) -> &'static str {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::expr::Collection;
@@ -108,6 +158,43 @@ mod tests {
             found[0].contains("columns` names the field `m`") && found[1].contains("indexes` names the field `at`")
         );
         assert!(found[2].contains("63 bytes"));
+    }
+
+    #[test]
+    fn a_cast_leaves_a_texts_length_to_the_column() {
+        for (column, expected) in [
+            ("text COLLATE \"C\"", "text"),
+            ("varchar(10)", "varchar"),
+            ("character varying(10)[]", "character varying[]"),
+            ("numeric(10,2)", "numeric"),
+            ("timestamp(3) with time zone", "timestamp with time zone"),
+            ("char(3)", "bpchar"),
+            ("bit(3)", "varbit"),
+            ("text[]", "text[]"),
+            ("jsonb", "jsonb"),
+        ] {
+            assert_eq!(cast(column), expected);
+        }
+    }
+
+    #[test]
+    fn values_become_the_text_of_their_columns_types() {
+        let document = Kind::object(Collection::empty().with_known("f", Kind::any()));
+        let cell = |sql_type: &str, value: Json| {
+            let config =
+                PostgresStore { columns: [("f".to_owned(), sql_type.to_owned())].into(), ..PostgresStore::default() };
+            columns(&document, &config)[0].cell(value)
+        };
+        let text = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(cell("text", "a\"b".into()), text("a\"b"));
+        assert_eq!(cell("jsonb", "a\"b".into()), text(r#""a\"b""#));
+        assert_eq!(cell("bigint", 5.into()), text("5"));
+        assert_eq!(cell("numeric", 5.0.into()), text("5.0"));
+        assert_eq!(cell("boolean", true.into()), text("true"));
+        assert_eq!(cell("text[]", Json::Null), Ok(None));
+        let hostile = serde_json::json!(["a,b", "{}", "\\\"", null, "NULL", "", 7, {"n": [1]}]);
+        assert_eq!(cell("text[]", hostile), text(r#"{"a,b","{}","\\\"",NULL,"NULL","","7","{\"n\":[1]}"}"#));
+        assert!(cell("text[]", "{a}".into()).unwrap_err().contains("`f` is no list"));
     }
 
     #[test]

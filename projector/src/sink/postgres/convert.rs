@@ -1,4 +1,4 @@
-//! A document as a row and back, both ways as JSON: so the server converts between text and its own types.
+//! A document as a row and back: as text, so the server converts between that and its own types.
 
 use super::super::{SinkError, Stored, Write, reserved_name};
 use super::columns::Column;
@@ -9,10 +9,13 @@ use serde_json::{Map, Value as Json};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-/// A write's row as JSON, or why it can't be one.
-pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<String, String> {
-    let mut row = Map::new();
-    if let Some(fields) = &write.fields {
+/// A row's cells, each as its type's text: those of the hidden columns, then of `columns`.
+pub(super) type Cells = Vec<Option<String>>;
+
+/// A write's row, or why it can't be one.
+pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<Cells, String> {
+    let fields = write.fields.as_ref();
+    if let Some(fields) = fields {
         if let Some(reason) = reserved_name(fields) {
             return Err(reason);
         }
@@ -20,20 +23,40 @@ pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<String, String
         if let Some(name) = fields.keys().find(|name| !known(name)) {
             return Err(format!("field `{name}` has no column"));
         }
-        row = json::object_to_json(fields);
     }
     let expires = write.expires.or_else(|| write.is_bare().then(Utc::now));
-    let parents = (!write.parents.is_empty()).then(|| write.parents.clone());
-    let hidden: [(&str, Json); 6] = [
-        ("_key", write.key.clone().into()),
-        ("_version", write.version.into()),
-        ("_deleted", write.fields.is_none().into()),
-        ("_state", write.state.as_deref().into()),
-        ("_expires", expires.as_ref().map(json::time_text).into()),
-        ("_parents", parents.into()),
-    ];
-    row.extend(hidden.map(|(name, value)| (name.to_owned(), value)));
-    Ok(Json::Object(row).to_string())
+    let parents =
+        (!write.parents.is_empty()).then(|| array(write.parents.iter().map(|parent| Some(parent.to_string()))));
+    let mut cells = Cells::with_capacity(columns.len() + 6);
+    cells.extend([
+        Some(write.key.clone()),
+        Some(write.version.to_string()),
+        Some(fields.is_none().to_string()),
+        write.state.as_deref().map(str::to_owned),
+        expires.as_ref().map(json::time_text),
+        parents,
+    ]);
+    for column in columns {
+        let value = fields.and_then(|fields| fields.get(column.name.as_str()));
+        cells.push(value.map_or(Ok(None), |value| column.cell(json::to_json(value)))?);
+    }
+    Ok(cells)
+}
+
+/// A value as the text of a scalar type; objects and lists as JSON.
+pub(super) fn text(value: Json) -> Option<String> {
+    match value {
+        Json::Null => None,
+        Json::String(text) => Some(text),
+        other => Some(other.to_string()),
+    }
+}
+
+/// The text of an array of these elements.
+pub(super) fn array(elements: impl Iterator<Item = Option<String>>) -> String {
+    let quote = |element: String| format!("\"{}\"", element.replace('\\', "\\\\").replace('"', "\\\""));
+    let elements: Vec<_> = elements.map(|element| element.map_or_else(|| "NULL".to_owned(), quote)).collect();
+    format!("{{{}}}", elements.join(","))
 }
 
 /// Key and document of a row `_key, _version, _deleted, _state, fields as JSON`.
@@ -80,9 +103,9 @@ mod tests {
             fields: Some(Object::from([("n".into(), Value::from(1))])),
             ..Write::default()
         };
-        let row: Json = serde_json::from_str(&to_row(&write, &columns).unwrap()).unwrap();
-        let expected = serde_json::json!({"n": 1, "_key": "k", "_version": 7, "_deleted": false, "_state": null, "_expires": null, "_parents": null});
-        assert_eq!(row, expected);
+        let expected =
+            ["k", "7", "false", "", "", "", "1", ""].map(|cell| Some(cell.to_owned()).filter(|c| !c.is_empty()));
+        assert_eq!(to_row(&write, &columns).unwrap(), expected);
         for name in ["_x", "surprise"] {
             let fields = Some(Object::from([(name.into(), Value::from(1))]));
             assert!(to_row(&Write { fields, ..Write::default() }, &columns).unwrap_err().contains(name));

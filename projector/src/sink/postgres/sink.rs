@@ -1,15 +1,14 @@
 //! The sink.
 
 use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write};
-use super::columns::{Column, HIDDEN, check, columns};
+use super::columns::{Column, HIDDEN, cast, check, columns};
 use super::config::{Client, Failure, broken, quoted, table, text, visible};
-use super::convert::{cell, from_row, to_row};
+use super::convert::{Cells, cell, from_row, to_row};
 use crate::apply::Progress;
 use crate::expr::Kind;
 use crate::projection::PostgresStore;
 use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
-use serde_json::{Value as Json, json};
 use sqlx::AssertSqlSafe;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -132,26 +131,35 @@ impl PostgresSink {
 
     /// The statement that writes rows where their version rises; it gives the keys of those that landed.
     fn upsert(&self, again: bool) -> String {
-        let hidden = HIDDEN.iter().map(|(name, _)| quoted(name));
-        let names: Vec<_> = hidden.chain(self.columns.iter().map(|column| quoted(&column.name))).collect();
-        let set: Vec<_> = names.iter().skip(1).map(|name| format!("{name} = excluded.{name}")).collect();
+        let hidden = HIDDEN.iter().map(|(name, kind)| (quoted(name), cast(kind)));
+        let columns: Vec<_> = hidden.chain(self.columns.iter().map(|c| (quoted(&c.name), cast(&c.sql_type)))).collect();
+        let list = |each: &dyn Fn(usize, &str, &str) -> String| {
+            let all = columns.iter().enumerate().map(|(n, (name, kind))| each(n + 1, name, kind));
+            all.collect::<Vec<_>>().join(", ")
+        };
+        let set = columns.iter().skip(1).map(|(name, _)| format!("{name} = excluded.{name}"));
         // In the order of keys, so that of two writers neither waits for the other in a circle.
         format!(
-            "INSERT INTO {} AS t ({names}) SELECT {names} FROM jsonb_to_recordset($1::jsonb) AS r({}) ORDER BY _key
+            "INSERT INTO {} AS t ({}) SELECT {} FROM unnest({}) AS r({}) ORDER BY c1 COLLATE \"C\"
              ON CONFLICT (_key) DO UPDATE SET {} WHERE t._version {} excluded._version RETURNING t._key",
             self.qualified(&self.table),
-            self.definitions(),
-            set.join(", "),
+            list(&|_, name, _| name.to_owned()),
+            list(&|n, _, kind| format!("c{n}::{kind}")),
+            list(&|n, _, _| format!("${n}::text[]")),
+            list(&|n, _, _| format!("c{n}")),
+            set.collect::<Vec<_>>().join(", "),
             if again { "<=" } else { "<" },
-            names = names.join(", "),
         )
     }
 
-    /// Sends one statement; gives the keys that it wrote.
+    /// Sends one statement, column by column; gives the keys that it wrote.
     async fn send(&self, sql: &str, rows: &[Pending<'_>]) -> Result<HashSet<String>, Failure> {
-        let rows: Vec<&str> = rows.iter().map(|row| row.json.as_str()).collect();
-        let batch = format!("[{}]", rows.join(","));
-        let written = self.client.rows(sqlx::query(AssertSqlSafe(sql)).bind(batch)).await?;
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for column in 0..HIDDEN.len() + self.columns.len() {
+            let cells = rows.iter().map(|row| row.cells.get(column).and_then(Option::as_deref));
+            query = query.bind(cells.collect::<Vec<_>>());
+        }
+        let written = self.client.rows(query).await?;
         written.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>().map_err(Failure::Error)
     }
 
@@ -185,7 +193,7 @@ struct Pending<'a> {
     at: usize,
     key: &'a str,
     again: bool,
-    json: String,
+    cells: Cells,
 }
 
 #[async_trait]
@@ -259,20 +267,21 @@ impl Sink for PostgresSink {
         let mut outcomes = vec![Outcome::Stale; batch.len()];
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for (at, write) in batch.iter().enumerate() {
-            let json = match to_row(write, &self.columns) {
-                Ok(json) => json,
+            let cells = match to_row(write, &self.columns) {
+                Ok(cells) => cells,
                 Err(reason) => {
                     outcomes[at] = Outcome::Rejected(reason);
                     continue;
                 }
             };
-            if rows.len() == ROWS_MAX || (bytes > 0 && bytes + json.len() > BYTES_MAX) {
+            let length: usize = cells.iter().flatten().map(String::len).sum();
+            if rows.len() == ROWS_MAX || (bytes > 0 && bytes + length > BYTES_MAX) {
                 self.write_some(&rows, &mut outcomes).await?;
                 rows.clear();
                 bytes = 0;
             }
-            bytes += json.len();
-            rows.push(Pending { at, key: &write.key, again: write.again, json });
+            bytes += length;
+            rows.push(Pending { at, key: &write.key, again: write.again, cells });
         }
         if !rows.is_empty() {
             self.write_some(&rows, &mut outcomes).await?;
@@ -302,20 +311,21 @@ impl Sink for PostgresSink {
         if progress.is_empty() {
             return Ok(());
         }
-        let mut rows = Vec::with_capacity(progress.len());
-        for (partition, progress) in progress {
-            let text = serde_json::to_string(progress).map_err(|e| broken(e.to_string()))?;
-            let (topic, fence) = (&*partition.topic, progress.fence);
-            rows.push(json!({"topic": topic, "partition": partition.number, "progress": text, "fence": fence}));
-        }
+        let text = |progress| serde_json::to_string(progress).map_err(|e| broken(e.to_string()));
+        let texts: Vec<_> = progress.iter().map(|(_, progress)| text(progress)).collect::<Result<_, _>>()?;
         let sql = format!(
             "INSERT INTO {} AS p (generation, topic, partition, progress, fence) SELECT $1, topic, partition, progress, fence
-             FROM jsonb_to_recordset($2::jsonb) AS r(topic text, partition integer, progress text, fence bigint)
+             FROM unnest($2::text[], $3::integer[], $4::text[], $5::bigint[]) AS r(topic, partition, progress, fence)
              ORDER BY topic, partition ON CONFLICT (generation, topic, partition) DO UPDATE
              SET progress = excluded.progress, fence = excluded.fence, saved = excluded.saved WHERE p.fence <= excluded.fence",
             self.qualified(PROGRESS)
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(&self.generation).bind(Json::Array(rows).to_string());
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(&self.generation)
+            .bind(progress.iter().map(|(partition, _)| &*partition.topic).collect::<Vec<_>>())
+            .bind(progress.iter().map(|(partition, _)| partition.number).collect::<Vec<_>>())
+            .bind(texts)
+            .bind(progress.iter().map(|(_, progress)| progress.fence).collect::<Vec<_>>());
         Ok(self.client.rows(query).await.map(drop)?)
     }
 
