@@ -15,10 +15,11 @@
 
 use crate::apply::{Delivery, Finished, Partition};
 use crate::event::Envelope;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use telemetry::{KeyValue, Leg, SpanContext};
 use uuid::Uuid;
@@ -71,8 +72,11 @@ fn command(envelope: &Envelope) -> Option<SpanContext> {
 /// Whether metadata may name a trace that is kept. Nearly none does, and each event is asked: so this looks at the text where it is as
 /// W3C's standard writes it (`00-<trace>-<span>-<flags>`), and leaves the rest to whoever reads the JSON.
 fn may_be_kept(metadata: &str) -> bool {
-    let Some((_, rest)) = metadata.split_once("\"traceparent\"") else { return false };
-    let value = rest.trim_start_matches([':', ' ', '"']).as_bytes();
+    /// Made once: making ready to search takes longer than searching.
+    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"traceparent\""));
+    let metadata = metadata.as_bytes();
+    let Some(rest) = NAME.find(metadata).and_then(|at| metadata.get(at + NAME.needle().len()..)) else { return false };
+    let value = rest.iter().position(|byte| !b": \"".contains(byte)).and_then(|at| rest.get(at..)).unwrap_or_default();
     let flags = value.get(52..56).filter(|end| value.starts_with(b"00-") && end[0] == b'-' && end[3] == b'"');
     let kept = |digit: u8| char::from(digit).to_digit(16).is_none_or(|flags| flags & 1 == 1);
     flags.is_none_or(|end| kept(end[2]))

@@ -43,6 +43,15 @@ pub struct BeforeKafka {
     connect: Arc<Mutex<Option<(Instant, Connect)>>>,
 }
 
+/// Why the leg can't be looked at: a server that refuses a question is there.
+fn no_look(error: &sqlx::Error) -> String {
+    match error.as_database_error().and_then(|refusal| refusal.code()).as_deref() {
+        Some("42P01" | "42703") => format!("the write database has no outbox as it should be; is it migrated? {error}"),
+        Some("42501") => format!("the write database doesn't let its outbox be read: {error}"),
+        _ => format!("the write database doesn't answer: {error}"),
+    }
+}
+
 impl BeforeKafka {
     /// Connects with the first question.
     ///
@@ -64,7 +73,7 @@ impl BeforeKafka {
             None => {
                 Leg::bare(Standing::NotConfigured, "the write database wasn't named (WRITE_DATABASE_URL)".to_owned())
             }
-            Some(Err(error)) => Leg::bare(Standing::Unreachable, format!("the write database doesn't answer: {error}")),
+            Some(Err(error)) => Leg::bare(Standing::Unreachable, no_look(&error)),
             Some(Ok(leg)) => Leg { connect: connect.clone(), ..leg }.judge(late_s, monitored),
         };
         leg.connect = connect;
