@@ -8,5 +8,6 @@ pub mod health;
 pub mod lag;
 pub mod metrics;
 mod server;
+pub mod status;
 
 pub use server::admin;

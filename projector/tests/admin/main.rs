@@ -16,6 +16,11 @@ async fn what_is_there_can_be_looked_at() {
     let id = desk.park("l-1").await;
     let report = desk.json("/v1/lag").await;
     assert_eq!(report["read_models"][0]["read_model"], "loans", "{report}");
+    let status = desk.json("/v1/status").await;
+    assert_eq!(
+        (&status["read_models"][0]["name"], &status["read_models"][0]["state"]),
+        (&json!("loans"), &json!("live"))
+    );
     let listed = desk.json("/v1/dead-letters?read_model=loans").await;
     assert_eq!(listed["dead_letters"][0]["dead_letter_id"], id.to_string());
     let shown = desk.json(&format!("/v1/dead-letters/{id}")).await;

@@ -1,6 +1,7 @@
 //! What the API shows.
 
 use super::super::lag::report;
+use super::super::status;
 use super::{Admin, Problem};
 use crate::control::Generation;
 use crate::event::Decoder;
@@ -51,6 +52,11 @@ fn to_json(value: impl serde::Serialize) -> Answer {
 
 pub(super) async fn lag(State(admin): State<Arc<Admin>>) -> Answer {
     to_json(report(&admin.site.control, admin.board.before()).await?)
+}
+
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer {
+    let site = &admin.site;
+    to_json(status::status(&site.control, &site.catalog, &site.stores).await?)
 }
 
 pub(super) async fn log() -> Json<Value> {

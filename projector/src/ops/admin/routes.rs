@@ -19,6 +19,14 @@ fn reads(api: Api) -> Api {
     let of = "of this read model only";
     api.get("/v1/lag", shows::lag, look("How late everything is, and why: as `projector lag`", &report))
         .get(
+            "/v1/status",
+            shows::status,
+            look(
+                "Each live read model: how far, who has which partition, what it has done: as `projector status`",
+                &[("read_models", list(&thing()))],
+            ),
+        )
+        .get(
             "/v1/plan",
             shows::plan,
             look("What `apply` would do with the host's folder of projections", &[("changes", list(&thing()))]),
