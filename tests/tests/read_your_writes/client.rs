@@ -353,6 +353,21 @@ impl Client {
         try_join_all(expected.iter().map(|one| self.read(ask, one))).await.map(drop)
     }
 
+    /// Counts an answer that says so; any other refusal is an error.
+    fn comes_again(&self, expected: &Expectation, ask: &Ask, body: &Value) -> Result<()> {
+        let mut tally = self.tally.lock().unwrap();
+        match body["type"].as_str() {
+            Some("/problems/read-model-behind") => tally.behind += 1,
+            // What has no processor to itself is too slow now and then, which is no lie either.
+            Some(problem @ ("/problems/timed-out" | "/problems/write-side-unavailable")) => {
+                *tally.too_slow.entry((expected.endpoint, problem.to_owned())).or_default() += 1;
+            }
+            _ => bail!("client {}: {} {ask:?}: {body}", self.number, expected.path),
+        }
+        ensure!(Instant::now() < self.deadline, "{}: still {body}", expected.path);
+        Ok(())
+    }
+
     /// Asks again while it is told to come again: that is no lie.
     async fn read(&self, ask: &Ask, expected: &Expectation) -> Result<()> {
         loop {
@@ -365,21 +380,12 @@ impl Client {
             let answer = request.send().await.with_context(|| format!("{} {ask:?}", expected.path))?;
             let (status, headers) = (answer.status(), answer.headers().clone());
             let body: Value = serde_json::from_str(&answer.text().await?)?;
-            let mut tally = self.tally.lock().unwrap();
             if status == 503 {
-                match body["type"].as_str() {
-                    Some("/problems/read-model-behind") => tally.behind += 1,
-                    // What has no processor to itself is too slow now and then, which is no lie either.
-                    Some(problem @ ("/problems/timed-out" | "/problems/write-side-unavailable")) => {
-                        *tally.too_slow.entry((expected.endpoint, problem.to_owned())).or_default() += 1;
-                    }
-                    _ => bail!("client {}: {} {ask:?}: {status} {body}", self.number, expected.path),
-                }
-                ensure!(Instant::now() < self.deadline, "{}: still {status}: {body}", expected.path);
-                drop(tally);
+                self.comes_again(expected, ask, &body)?;
                 sleep(COMES_AGAIN_AFTER).await;
                 continue;
             }
+            let mut tally = self.tally.lock().unwrap();
             ensure!(status.is_success() || status == 404, "{} {ask:?}: {status} {body}", expected.path);
             let waited_ms: u64 =
                 headers.get("read-model-waited-ms").and_then(|ms| ms.to_str().ok()?.parse().ok()).unwrap_or(0);
