@@ -9,8 +9,8 @@
 //!
 //! ```text
 //! #!/bin/sh
-//! [ "$1" = run ] || exec target/debug/projector "$@"
-//! exec valgrind --tool=callgrind --callgrind-out-file=/dev/null target/debug/projector "$@" 2>> counts
+//! [ "$1" = run ] || exec ../target/debug/projector "$@"
+//! exec valgrind --tool=callgrind --callgrind-out-file=/dev/null ../target/debug/projector "$@" 2>> counts
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

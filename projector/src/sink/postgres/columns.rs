@@ -33,16 +33,20 @@ pub(super) struct Column {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     Json,
-    Array,
     Scalar,
+    JsonArray,
+    ScalarArray,
 }
 
 impl Form {
     fn of(sql_type: &str) -> Self {
-        match sql_type.to_ascii_lowercase().as_str() {
-            "jsonb" | "json" => Self::Json,
-            array if array.ends_with("[]") => Self::Array,
-            _ => Self::Scalar,
+        let sql_type = sql_type.to_ascii_lowercase();
+        let (element, is_array) = sql_type.split_once('[').map_or((sql_type.as_str(), false), |(of, _)| (of, true));
+        match (matches!(element.trim(), "jsonb" | "json"), is_array) {
+            (true, false) => Self::Json,
+            (true, true) => Self::JsonArray,
+            (false, false) => Self::Scalar,
+            (false, true) => Self::ScalarArray,
         }
     }
 }
@@ -61,13 +65,14 @@ impl Column {
 
     /// A value as the text of the column's type, or why it can't be one.
     pub(super) fn cell(&self, value: Json) -> Result<Option<String>, String> {
-        Ok(match (value, self.form) {
-            (Json::Null, _) => None,
-            (value, Form::Json) => Some(value.to_string()),
-            (Json::Array(elements), Form::Array) => Some(array(elements.into_iter().map(text))),
-            (_, Form::Array) => return Err(format!("field `{}` is no list", self.name)),
+        Ok(Some(match (value, self.form) {
+            (Json::Null, _) => return Ok(None),
+            (value, Form::Json) => value.to_string(),
             (value, Form::Scalar) => text(value),
-        })
+            (Json::Array(elements), Form::JsonArray) => array(elements, |element| element.to_string()),
+            (Json::Array(elements), Form::ScalarArray) => array(elements, text),
+            (_, Form::JsonArray | Form::ScalarArray) => return Err(format!("field `{}` is no list", self.name)),
+        }))
     }
 
     /// Name and type, as in a table's definition.
@@ -194,6 +199,8 @@ mod tests {
         assert_eq!(cell("text[]", Json::Null), Ok(None));
         let hostile = serde_json::json!(["a,b", "{}", "\\\"", null, "NULL", "", 7, {"n": [1]}]);
         assert_eq!(cell("text[]", hostile), text(r#"{"a,b","{}","\\\"",NULL,"NULL","","7","{\"n\":[1]}"}"#));
+        assert_eq!(cell("jsonb[]", serde_json::json!(["a", null, {"n": 1}])), text(r#"{"\"a\"",NULL,"{\"n\":1}"}"#));
+        assert_eq!(cell("int[][]", serde_json::json!([[1, 2], [3, null]])), text(r#"{{"1","2"},{"3",NULL}}"#));
         assert!(cell("text[]", "{a}".into()).unwrap_err().contains("`f` is no list"));
     }
 

@@ -1,7 +1,7 @@
 //! A document as a row and back: as text, so the server converts between that and its own types.
 
 use super::super::{SinkError, Stored, Write, reserved_name};
-use super::columns::Column;
+use super::columns::{Column, HIDDEN};
 use super::config::broken;
 use crate::expr::{Kind, json};
 use chrono::Utc;
@@ -25,16 +25,16 @@ pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<Cells, String>
         }
     }
     let expires = write.expires.or_else(|| write.is_bare().then(Utc::now));
-    let parents =
-        (!write.parents.is_empty()).then(|| array(write.parents.iter().map(|parent| Some(parent.to_string()))));
-    let mut cells = Cells::with_capacity(columns.len() + 6);
+    let parents: Vec<Json> = write.parents.iter().map(|parent| parent.to_string().into()).collect();
+    let mut cells = Cells::with_capacity(HIDDEN.len() + columns.len());
+    // In the order of `HIDDEN`.
     cells.extend([
         Some(write.key.clone()),
         Some(write.version.to_string()),
         Some(fields.is_none().to_string()),
         write.state.as_deref().map(str::to_owned),
         expires.as_ref().map(json::time_text),
-        parents,
+        (!parents.is_empty()).then(|| array(parents, text)),
     ]);
     for column in columns {
         let value = fields.and_then(|fields| fields.get(column.name.as_str()));
@@ -44,19 +44,22 @@ pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<Cells, String>
 }
 
 /// A value as the text of a scalar type; objects and lists as JSON.
-pub(super) fn text(value: Json) -> Option<String> {
+pub(super) fn text(value: Json) -> String {
     match value {
-        Json::Null => None,
-        Json::String(text) => Some(text),
-        other => Some(other.to_string()),
+        Json::String(text) => text,
+        other => other.to_string(),
     }
 }
 
-/// The text of an array of these elements.
-pub(super) fn array(elements: impl Iterator<Item = Option<String>>) -> String {
+/// The text of an array of these elements, each by `text`; lists among them are its further dimensions.
+pub(super) fn array(elements: Vec<Json>, text: fn(Json) -> String) -> String {
     let quote = |element: String| format!("\"{}\"", element.replace('\\', "\\\\").replace('"', "\\\""));
-    let elements: Vec<_> = elements.map(|element| element.map_or_else(|| "NULL".to_owned(), quote)).collect();
-    format!("{{{}}}", elements.join(","))
+    let element = |element| match element {
+        Json::Null => "NULL".to_owned(),
+        Json::Array(elements) => array(elements, text),
+        element => quote(text(element)),
+    };
+    format!("{{{}}}", elements.into_iter().map(element).collect::<Vec<_>>().join(","))
 }
 
 /// Key and document of a row `_key, _version, _deleted, _state, fields as JSON`.
