@@ -99,7 +99,8 @@ impl Loans {
 
     /// What an event of `member` comes to, from the question to the document.
     async fn fold(&self, member: &str) -> (Option<Stored>, Finished) {
-        let reference = EventRef { epoch: "e".into(), txid: 1, tx_min: 1, aggregate_id: "l-1".into(), sequence: 1 };
+        let reference =
+            EventRef { epoch: "e".into(), txid: 1, tx_min: 1, snapshot: None, aggregate_id: "l-1".into(), sequence: 1 };
         let envelope = Envelope {
             id: Uuid::from_u128(1),
             event_type: "Borrowed".into(),

@@ -29,7 +29,7 @@ pub(super) struct Stamp {
 const APPEND: &str = "
 with stamp as materialized (
     select outbox_epoch() as epoch, pg_current_xact_id()::text::bigint as txid,
-           pg_snapshot_xmin(pg_current_snapshot())::text::bigint as tx_min
+           pg_snapshot_xmin(pg_current_snapshot())::text::bigint as tx_min, outbox_snapshot() as tx_snapshot
 ), new as materialized (
     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::int[], $7::jsonb[], $8::bytea[])
         with ordinality as new(event_id, aggregate_type, aggregate_id, position, event_type, schema_version, data, payload, nth)
@@ -41,9 +41,9 @@ with stamp as materialized (
     from new, stamp order by nth
 ), sent as (
     insert into outbox (outbox_id, aggregate_type, aggregate_id, sequence, event_type, schema_version, payload,
-                        occurred_at, epoch, txid, tx_min, metadata)
+                        occurred_at, epoch, txid, tx_min, tx_snapshot, metadata)
     select event_id, aggregate_type, aggregate_id, position, event_type, schema_version, payload, $10, epoch, txid,
-           tx_min, $9
+           tx_min, tx_snapshot, $9
     from new, stamp order by nth
 )
 select epoch, txid from stamp";

@@ -6,7 +6,7 @@
 //! products by rising id; accounts have no rows, see [`streams`]), and `UNIQUE (stream_id, stream_position)`, which lets one of two writers at a position fail.
 //! A lost race is run again on fresh state, a few times. A command that carries a key is answered once: [`idempotency`].
 //!
-//! # Why each row has `epoch`, `txid` and `tx_min`
+//! # Why each row has `epoch`, `txid`, `tx_min` and `tx_snapshot`
 //!
 //! Readers downstream must know what they have seen, and neither ids nor times tell: `global_position` and clocks follow
 //! the order of writing, the log follows the order of commits. So each row carries `txid`, its transaction's id, and
@@ -17,6 +17,10 @@
 //! answered by comparing numbers. Both are set by Postgres in the statement that writes the row: an earlier snapshot
 //! would name a transaction that has ended since, and hold the watermark back. Transaction ids repeat after a fail-over
 //! or a restore, so `epoch` names the life of the database that they belong to.
+//!
+//! A transaction that stays open for an hour, in any database of the cluster, holds `tx_min` back, and a reader would remember
+//! an hour's events. When the oldest is more than a hundred transactions behind, a row of the outbox has the whole snapshot as well,
+//! `tx_snapshot`: it names those that still run, and of all others the same holds as of what is below `tx_min`.
 //!
 //! Invariant: the payload is encoded once; `events.payload`, `outbox.payload` and the message in Kafka are the same bytes.
 

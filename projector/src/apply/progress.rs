@@ -5,7 +5,14 @@
 //! (invariant I0). Hence, once an event with `tx_min` = X was seen, every event of that partition with `txid` < X was seen:
 //! those transactions had ended before this one began. The **watermark** W is the largest `tx_min` handled so far; together
 //! with the events handled whose `txid` ≥ W (the **recent set**) it says of any event whether it was handled before, at
-//! whatever offset it comes again. The recent set is small unless a writing transaction stays open for long.
+//! whatever offset it comes again.
+//!
+//! A transaction that stays open for long holds `tx_min` back, and the recent set would grow by every event since. An event that
+//! carries its whole **snapshot** says more: of the transactions below the snapshot's end, those had ended that it doesn't name
+//! as running. By the same argument their events were seen. So W is the largest such end, the few below it that may still have
+//! run are remembered as `running`, and the recent set has the events handled of these and of what is at or above W: as many as
+//! transactions run at a time. (The transaction that takes a snapshot isn't named in it, and runs.) Snapshots claim more than
+//! `tx_min`, so they need the very order of commits: what is sent again in another order that keeps I0 must not carry them.
 //!
 //! Transaction ids mean something within one **epoch** (source and timeline) only: after a fail-over or a restore they
 //! repeat, so an event of another epoch is never judged; it stops the partition until an operator has accepted the epoch
@@ -14,6 +21,7 @@
 use crate::event::EventRef;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What the progress says of an event.
@@ -37,9 +45,12 @@ pub struct Progress {
     pub next_offset: i64,
     /// The epoch of the events so far; none before the first.
     pub epoch: Option<Arc<str>>,
-    /// W: every event with a smaller `txid` is handled.
+    /// W: every event with a smaller `txid` is handled, but for those of `running`.
     pub watermark: u64,
-    /// Handled events with `txid` ≥ W.
+    /// Transactions below W that hadn't ended when it was set: which of their events are handled, the recent set says.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub running: BTreeSet<u64>,
+    /// Handled events with `txid` ≥ W, or of `running`.
     pub recent: BTreeSet<Occurrence>,
     /// The event at `next_offset` − 1, by which a topic that was made anew is told from this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +82,12 @@ impl Progress {
     /// Whether the event (of this partition's epoch) is handled. This is what a consistency token asks.
     #[must_use]
     pub fn has(&self, txid: u64, aggregate_id: &Arc<str>, sequence: i64) -> bool {
-        txid < self.watermark || self.recent.contains(&(txid, Arc::clone(aggregate_id), sequence))
+        self.is_past(txid) || self.recent.contains(&(txid, Arc::clone(aggregate_id), sequence))
+    }
+
+    /// Whether all events of the transaction are handled.
+    fn is_past(&self, txid: u64) -> bool {
+        txid < self.watermark && !self.running.contains(&txid)
     }
 
     /// Notes that the event at `offset` is handled: applied, a duplicate, parked, or of no interest. In offset order.
@@ -93,18 +109,40 @@ impl Progress {
         if self.past.contains(&event.epoch) {
             return;
         }
-        if event.tx_min > self.watermark {
-            self.watermark = event.tx_min;
-            while self.recent.first().is_some_and(|(txid, _, _)| *txid < self.watermark) {
-                self.recent.pop_first();
-            }
-        }
+        self.advance(event);
         self.beside(event);
+    }
+
+    /// Moves W as far as the event's snapshot allows; `tx_min` is one that ends where its oldest transaction begins.
+    fn advance(&mut self, event: &EventRef) {
+        let (end, running) = match &event.snapshot {
+            Some(snapshot) => (snapshot.end(), snapshot.running()),
+            None => (event.tx_min, [].as_slice()),
+        };
+        if end <= self.watermark && self.running.is_empty() {
+            return;
+        }
+        let runs = |txid: &u64| *txid >= end || *txid == event.txid || running.binary_search(txid).is_ok();
+        let ended: Vec<u64> = self.running.extract_if(.., |txid| !runs(txid)).collect();
+        let known = self.watermark..end;
+        if end > self.watermark {
+            self.running.extend(running.iter().chain([&event.txid]).filter(|txid| known.contains(txid)));
+            self.watermark = end;
+            self.forget(known);
+        }
+        ended.into_iter().for_each(|txid| self.forget(txid..txid + 1));
+    }
+
+    /// Takes these transactions' events out of the recent set, but for those of `running`.
+    fn forget(&mut self, txids: Range<u64>) {
+        let first = |txid| (txid, Arc::default(), i64::MIN);
+        let range = first(txids.start)..first(txids.end);
+        self.recent.extract_if(range, |(txid, _, _)| !self.running.contains(txid)).for_each(drop);
     }
 
     /// Notes that an event beyond a hole is handled: of what lies before it nothing follows.
     pub(super) fn beside(&mut self, event: &EventRef) {
-        if event.txid >= self.watermark && self.epoch.as_ref() == Some(&event.epoch) {
+        if !self.is_past(event.txid) && self.epoch.as_ref() == Some(&event.epoch) {
             self.recent.insert(occurrence(event));
         }
     }
@@ -117,6 +155,7 @@ impl Progress {
         if let Some(left) = self.epoch.replace(Arc::clone(epoch)) {
             self.past.insert(left);
             self.watermark = 0;
+            self.running.clear();
             self.recent.clear();
         }
     }
@@ -131,11 +170,12 @@ pub fn occurrence(event: &EventRef) -> Occurrence {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::event::TxSnapshot;
     use proptest::prelude::*;
     use std::collections::HashSet;
 
     fn event(txid: u64, tx_min: u64, id: &str, sequence: i64) -> EventRef {
-        EventRef { epoch: "e".into(), txid, tx_min, aggregate_id: id.into(), sequence }
+        EventRef { epoch: "e".into(), txid, tx_min, snapshot: None, aggregate_id: id.into(), sequence }
     }
 
     #[test]
@@ -176,26 +216,62 @@ mod tests {
         assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
     }
 
-    /// A made-up history: transactions start, write at once and commit in some order; the log has them in commit order, with
-    /// each event's `tx_min` taken when it was written; then windows of the log are sent again.
+    /// A made-up history: transactions start, write at some moment and commit in some order, the first of them after all others
+    /// if it's a long one; the log has them in commit order, with what each saw running when it wrote; then windows of the log
+    /// are sent again. Of the snapshots, those are there whose number the third one divides.
     fn history() -> impl Strategy<Value = (Vec<EventRef>, Vec<(usize, usize)>)> {
-        let spans = prop::collection::vec((0_u64..40, 1_u64..12), 1..60);
-        (spans, prop::collection::vec((0_usize..60, 1_usize..20), 0..5)).prop_map(|(spans, resent)| {
-            let mut spans: Vec<_> = spans.into_iter().map(|(start, length)| (start, start + length)).collect();
+        let spans = prop::collection::vec((0_u64..40, 1_u64..12, 0_u64..12), 1..60);
+        let resent = prop::collection::vec((0_usize..60, 1_usize..20), 0..5);
+        (spans, resent, any::<bool>(), 1_u64..5).prop_map(|(mut spans, resent, long, some)| {
             spans.sort_unstable();
-            let txs: Vec<_> = spans.into_iter().zip(100_u64..).collect();
+            if long {
+                spans[0].1 = 100;
+            }
+            // Start, moment of writing, end, each of its own; a transaction's id by its start.
+            let txs: Vec<(u64, u64, u64, u64)> = (100..)
+                .zip(spans)
+                .map(|(txid, (start, length, at))| {
+                    (1_000 * start, 1_000 * (start + at.min(length)), 1_000 * (start + length), txid)
+                })
+                .map(|(start, at, end, txid)| (start + txid, (at + txid).min(end + txid - 1), end + txid, txid))
+                .collect();
             let mut log: Vec<_> = txs
                 .iter()
-                .map(|&((start, end), txid)| {
-                    let running = txs.iter().filter(|&&((_, e), other)| other <= txid && e > start).map(|&(_, t)| t);
-                    (end, txid, running.min().unwrap_or(txid).min(txid))
+                .map(|&(_, at, end, txid)| {
+                    let running = txs.iter().filter(|(start, _, end, _)| *start <= at && at < *end).map(|tx| tx.3);
+                    let oldest = running.clone().min().unwrap_or(txid);
+                    // As Postgres has it: one above the last one that has ended, and without one's own.
+                    let last =
+                        txs.iter().filter(|(_, _, end, _)| *end <= at).map(|tx| tx.3 + 1).max().unwrap_or(oldest);
+                    let named = running.filter(|other| *other < last && *other != txid).collect();
+                    let snapshot = (txid % some == 0).then(|| Arc::new(TxSnapshot::new(last.max(oldest), named)));
+                    (end, EventRef { snapshot, ..event(txid, oldest, &format!("a{}", txid % 5), 1) })
                 })
                 .collect();
-            log.sort_unstable();
-            let log =
-                log.into_iter().map(|(_, txid, tx_min)| event(txid, tx_min, &format!("a{}", txid % 5), 1)).collect();
-            (log, resent)
+            log.sort_by_key(|(end, _)| *end);
+            (log.into_iter().map(|(_, event)| event).collect(), resent)
         })
+    }
+
+    #[test]
+    fn what_a_long_transaction_keeps_is_few_with_snapshots() {
+        let through = |with: bool| {
+            let mut progress = Progress::default();
+            for (offset, txid) in (0..).zip(11_u64..10_011) {
+                let snapshot = with.then(|| Arc::new(TxSnapshot::new(txid, vec![10])));
+                progress.handled(&EventRef { snapshot, ..event(txid, 10, "a", offset + 1) }, offset);
+            }
+            assert!(progress.has(11, &"a".into(), 1) && !progress.has(10, &"b".into(), 1));
+            let own = event(10, 10, "b", 1);
+            assert_eq!(progress.seen(&own), Seen::New, "the long one's event comes last");
+            progress.handled(&own, 10_000);
+            assert_eq!(progress.seen(&own), Seen::Duplicate);
+            let kept = progress.recent.len();
+            progress.handled(&event(10_011, 10_011, "a", 10_001), 10_001);
+            assert_eq!((progress.running.len(), progress.recent.len()), (0, 1), "once it has ended, nothing is kept");
+            kept
+        };
+        assert_eq!((through(false), through(true)), (10_001, 2));
     }
 
     proptest! {

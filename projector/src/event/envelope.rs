@@ -1,5 +1,6 @@
 //! The envelope: what the outbox row said beside its payload, carried as Kafka headers.
 
+use super::TxSnapshot;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
@@ -15,6 +16,8 @@ pub struct EventRef {
     pub txid: u64,
     /// The oldest transaction running when it was written; never above `txid`.
     pub tx_min: u64,
+    /// Which transactions had ended by then, where its row says it.
+    pub snapshot: Option<Arc<TxSnapshot>>,
     /// The aggregate's id; a topic holds one type of aggregate.
     pub aggregate_id: Arc<str>,
     /// The event's place in its aggregate, from 1.
@@ -25,7 +28,7 @@ pub struct EventRef {
 pub type HeaderName = Cow<'static, str>;
 
 /// The headers that an event has; see `connectors/outbox.json`.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "id",
     "event_type",
     "schema_version",
@@ -34,6 +37,7 @@ const KNOWN: [&str; 10] = [
     "epoch",
     "txid",
     "tx_min",
+    "tx_snapshot",
     "occurred_at",
     "metadata",
 ];
@@ -125,6 +129,11 @@ impl Envelope {
         if tx_min > txid {
             return Err(malformed("tx_min", tx_min.to_string().as_bytes(), "at most txid"));
         }
+        let snapshot = header("tx_snapshot").map(|bytes| {
+            let read = std::str::from_utf8(bytes).ok().and_then(|text| TxSnapshot::read(text, tx_min));
+            let expected = "pg_current_snapshot() of the statement that set tx_min, or null";
+            read.map(Arc::new).ok_or_else(|| malformed("tx_snapshot", bytes, expected))
+        });
         Ok(Self {
             id: text("id")?.parse().map_err(|_| malformed("id", header("id").unwrap_or_default(), "a UUID"))?,
             event_type: text("event_type")?.into(),
@@ -136,6 +145,7 @@ impl Envelope {
                 epoch: text("epoch")?.into(),
                 txid,
                 tx_min,
+                snapshot: snapshot.transpose()?,
                 aggregate_id: aggregate_id.into(),
                 sequence: i64::try_from(sequence)
                     .map_err(|_| malformed("sequence", sequence.to_string().as_bytes(), "at most 2^63 - 1"))?,
@@ -182,7 +192,11 @@ mod tests {
     fn reads_what_debezium_sends() {
         let envelope = read(&[]).unwrap();
         assert_eq!(envelope.reference.txid, 900);
+        assert_eq!(envelope.reference.snapshot, None);
         assert_eq!(crate::expr::json::time_text(&envelope.occurred_at), "2026-05-23T10:00:00.123456Z");
+        let beside_a_long_transaction = read(&[("tx_snapshot", Some("899:1500:899,1490"))]).unwrap();
+        let snapshot = TxSnapshot::new(1_500, vec![899, 1_490]);
+        assert_eq!(beside_a_long_transaction.reference.snapshot, Some(Arc::new(snapshot)));
     }
 
     #[test]
@@ -191,9 +205,14 @@ mod tests {
             let missing = read(&[(name, None)]).unwrap_err().to_string();
             assert!(missing.contains(&format!("`{name}`")), "{missing}");
         }
-        for (name, bad) in
-            [("id", "7"), ("sequence", "-1"), ("txid", "x"), ("occurred_at", "yesterday"), ("tx_min", "901")]
-        {
+        for (name, bad) in [
+            ("id", "7"),
+            ("sequence", "-1"),
+            ("txid", "x"),
+            ("occurred_at", "yesterday"),
+            ("tx_min", "901"),
+            ("tx_snapshot", "1:2:"),
+        ] {
             let error = read(&[(name, Some(bad))]).unwrap_err().to_string();
             assert!(error.starts_with(name) && error.contains(bad), "{error}");
         }

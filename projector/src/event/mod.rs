@@ -6,6 +6,7 @@ mod envelope;
 mod node;
 mod registry;
 mod seen;
+mod snapshot;
 mod typed;
 mod upcast;
 
@@ -15,5 +16,6 @@ pub use envelope::{Envelope, EnvelopeError, EventRef, HeaderName, Raw};
 pub use node::Node;
 pub use registry::{DecodeError, Decoder};
 pub use seen::SeenEvent;
+pub use snapshot::TxSnapshot;
 pub use typed::{Mismatch, Sample};
 pub use upcast::{Upcaster, UpcasterTest};

@@ -78,7 +78,8 @@ pub(super) async fn fill(
                 if let Some(progress) = live
                     .get(&partition)
                     .filter(|live| live.epoch.as_deref() == Some(event.epoch()) && !rebuild.options.repair)
-                    && let Some(occurrence) = event.occurrence().filter(|one| one.0 >= progress.watermark)
+                    && let Some(occurrence) =
+                        event.occurrence().filter(|(txid, id, sequence)| !progress.has(*txid, id, *sequence))
                 {
                     ahead.push((partition.clone(), occurrence));
                 }

@@ -40,7 +40,8 @@ impl Published {
         let partition = Partition { topic: "events.loan".into(), number: partition_of(id, 12) };
         let mut all = self.progress.lock().unwrap();
         let progress = all.entry(partition).or_default();
-        let event = EventRef { epoch: "e".into(), txid, tx_min: txid, aggregate_id: id.into(), sequence };
+        let event =
+            EventRef { epoch: "e".into(), txid, tx_min: txid, snapshot: None, aggregate_id: id.into(), sequence };
         let offset = progress.next_offset;
         progress.handled(&event, offset);
     }

@@ -134,7 +134,8 @@ impl World {
     /// The projector has handled an event; the notification comes as it would by the listening connection.
     fn handle(&self, id: &str, txid: u64, sequence: i64) {
         let partition = Partition { topic: "events.order".into(), number: partition_of(id, 12) };
-        let event = EventRef { epoch: "e".into(), txid, tx_min: txid, aggregate_id: id.into(), sequence };
+        let event =
+            EventRef { epoch: "e".into(), txid, tx_min: txid, snapshot: None, aggregate_id: id.into(), sequence };
         let mut published = self.published.0.lock().unwrap();
         let progress = published.entry(partition).or_default();
         progress.handled(&event, progress.next_offset);

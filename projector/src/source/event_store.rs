@@ -157,7 +157,8 @@ impl StoredEvent {
         }
     }
 
-    /// The headers in the order of connectors/outbox.json, behind the router's own.
+    /// The headers in the order of connectors/outbox.json, behind the router's own; without `tx_snapshot`, which would claim the very
+    /// order of commits.
     #[must_use]
     pub fn headers(&self) -> [(&'static str, &str); 10] {
         [

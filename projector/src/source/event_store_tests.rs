@@ -25,6 +25,7 @@ impl Row {
             epoch: "e".into(),
             txid: self.txid,
             tx_min: self.tx_min,
+            snapshot: None,
             aggregate_id: format!("a{}", self.aggregate).into(),
             sequence: self.sequence,
         }

@@ -105,15 +105,16 @@ fn topic(known: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
 
 /// All that a message says, in one piece of memory.
 fn raw(message: &BorrowedMessage<'_>) -> Raw {
-    let headers = || message.headers().into_iter().flat_map(|all| all.iter());
-    let parts = headers().filter_map(|header| header.value).chain(message.key()).chain(message.payload());
+    // A header without a value is one that isn't there.
+    let headers = || message.headers().into_iter().flat_map(|all| all.iter()).filter_map(|h| Some((h.key, h.value?)));
+    let parts = headers().map(|(_, value)| value).chain(message.key()).chain(message.payload());
     let mut memory = BytesMut::with_capacity(parts.map(<[u8]>::len).sum());
     let mut keep = |part: &[u8]| {
         memory.extend_from_slice(part);
         memory.split().freeze()
     };
     Raw {
-        headers: headers().map(|h| (Raw::header_name(h.key), keep(h.value.unwrap_or_default()))).collect(),
+        headers: headers().map(|(name, value)| (Raw::header_name(name), keep(value))).collect(),
         key: message.key().map(&mut keep),
         payload: message.payload().map(&mut keep),
     }

@@ -214,6 +214,7 @@ impl Reader<'_> {
             // Its place in the log, which delivery gives it.
             txid: 0,
             tx_min: 0,
+            snapshot: None,
             aggregate_id: aggregate_id.as_str().into(),
             sequence,
         };

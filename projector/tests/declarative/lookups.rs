@@ -23,7 +23,8 @@ fn compiled(missing: &str) -> Arc<Compiled> {
 
 fn borrowed(sequence: i64, member: Value) -> Delivery {
     let txid = sequence.unsigned_abs();
-    let reference = EventRef { epoch: "e".into(), txid, tx_min: txid, aggregate_id: "l-1".into(), sequence };
+    let reference =
+        EventRef { epoch: "e".into(), txid, tx_min: txid, snapshot: None, aggregate_id: "l-1".into(), sequence };
     let envelope = Envelope {
         id: Uuid::from_u128(txid.into()),
         event_type: "Borrowed".into(),

@@ -51,6 +51,7 @@ fn reference(key: &Key) -> Result<EventRef> {
         epoch: key.epoch.as_str().into(),
         txid: key.txid.try_into()?,
         tx_min: key.tx_min.try_into()?,
+        snapshot: None,
         aggregate_id: key.aggregate_id.as_str().into(),
         sequence: key.sequence,
     })

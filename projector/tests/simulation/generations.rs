@@ -45,13 +45,15 @@ enum Broken {
     SnapshotNotAwaited,
     /// Rule: what the snapshot saw comes in an order that keeps I0.
     SnapshotInHeapOrder,
+    /// Rule: an order that keeps I0, and isn't that of the commits, carries no snapshots.
+    SnapshotsCarried,
     /// Rule: Kafka has brought the live generation all that the snapshot saw before the two are compared.
     SnapshotAhead,
     /// Rule: the watermark at the seam covers no transaction that the snapshot didn't see.
     SeamTooFar,
 }
 
-const BROKEN: [Broken; 14] = [
+const BROKEN: [Broken; 15] = [
     Broken::MarkerUnchecked,
     Broken::ComparedOutsideBarrier,
     Broken::FormerNotFed,
@@ -64,6 +66,7 @@ const BROKEN: [Broken; 14] = [
     Broken::SnapshotBeforeEnds,
     Broken::SnapshotNotAwaited,
     Broken::SnapshotInHeapOrder,
+    Broken::SnapshotsCarried,
     Broken::SnapshotAhead,
     Broken::SeamTooFar,
 ];
@@ -205,7 +208,9 @@ impl<'a> Rebuilding<'a> {
     fn rows(&self, p: usize) -> Vec<Event> {
         let mut floors: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let mut rows: Vec<(u64, Event)> = Vec::new();
-        for event in &self.world.first[p][..self.snapshot[p]] {
+        let kept = self.broken == Broken::SnapshotsCarried;
+        let first = if kept { self.world.first[p].clone() } else { self.world.sent_again(p) };
+        for event in &first[..self.snapshot[p]] {
             let reference = &event.envelope.reference;
             let floor = floors.entry(Arc::clone(&reference.aggregate_id)).or_default();
             *floor = reference.tx_min.max(*floor);

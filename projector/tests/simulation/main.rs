@@ -108,6 +108,8 @@ pub enum Mutation {
     RecentForgotten,
     /// Rule: the watermark is no further than the oldest running transaction.
     WatermarkTooFar,
+    /// Rule: below the end of a snapshot, those that it names as running aren't past.
+    RunningForgotten,
     /// Rule: saved progress doesn't pass a held event.
     HolePassed,
     /// Rule: a gap holds what comes after it.
@@ -150,12 +152,13 @@ pub enum Mutation {
     PartSequenceForgotten,
 }
 
-const MUTATIONS: [Mutation; 25] = [
+const MUTATIONS: [Mutation; 26] = [
     Mutation::UnconditionalWrites,
     Mutation::ChangesForgotten,
     Mutation::ProgressFirst,
     Mutation::RecentForgotten,
     Mutation::WatermarkTooFar,
+    Mutation::RunningForgotten,
     Mutation::HolePassed,
     Mutation::TrackerForgets,
     Mutation::VersionForgotten,
@@ -420,7 +423,7 @@ fn documents_are_exact_whatever_happens() {
 }
 
 /// Every step with every fault that it may meet.
-const REACHED: [(&str, &str); 43] = [
+const REACHED: [(&str, &str); 45] = [
     ("admit", "duplicate"),
     ("admit", "unknown epoch"),
     ("assign", "topic made anew meanwhile"),
@@ -437,6 +440,8 @@ const REACHED: [(&str, &str); 43] = [
     ("load", "crash before"),
     ("log", "event late in the log"),
     ("log", "event lost before the log"),
+    ("log", "snapshot"),
+    ("log", "snapshot beside a long transaction"),
     ("log", "txid reuse in a new epoch"),
     ("log", "window sent again"),
     ("park", "behind an earlier one"),

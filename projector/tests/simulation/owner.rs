@@ -263,7 +263,7 @@ impl<'a> Sim<'a> {
             return;
         }
         self.made_anew[p] = true;
-        self.logs[p] = deliveries(self.world.first[p].clone());
+        self.logs[p] = deliveries(self.world.sent_again(p));
         let h = usize::from(self.hosts[1].owned.contains_key(&p));
         if self.dice.one_in(2) {
             self.reach("topic made anew", "crash");
@@ -547,10 +547,14 @@ impl<'a> Sim<'a> {
             match self.mutation {
                 Mutation::RecentForgotten => progress.recent.clear(),
                 Mutation::WatermarkTooFar => progress.watermark += 3,
+                Mutation::RunningForgotten => progress.running.clear(),
                 Mutation::HolePassed => progress.next_offset = i64::try_from(owned.read_at).unwrap(),
                 _ => {}
             }
-            let forgets = matches!(self.mutation, Mutation::RecentForgotten | Mutation::WatermarkTooFar);
+            let forgets = matches!(
+                self.mutation,
+                Mutation::RecentForgotten | Mutation::WatermarkTooFar | Mutation::RunningForgotten
+            );
             owned.lane = lane;
             if forgets && owned.lane.failed() == 0 && !owned.lane.is_holding() {
                 // In memory too: what is saved is what is used.

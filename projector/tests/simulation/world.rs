@@ -2,7 +2,7 @@
 //! And what the read model must be after all of it, said as plainly as possible and without the core ([`Oracle`]).
 
 use projector::apply::{Delivery, Event};
-use projector::event::{Envelope, EventRef, Raw};
+use projector::event::{Envelope, EventRef, Raw, TxSnapshot};
 use projector::expr::{Object, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +19,10 @@ pub struct Dice(u64);
 impl Dice {
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+    /// Others, which leave these as they are.
+    fn apart(&self) -> Self {
+        Self::new(!self.0)
     }
     pub fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
@@ -63,12 +67,16 @@ pub fn world(dice: &mut Dice, reached: &mut BTreeSet<&'static str>) -> World {
     let fail_over = if dice.one_in(4) { 60 + dice.below(100) } else { usize::MAX };
     let (poison, garbled) = (dice.below(3), dice.below(2));
     let mut written = 0;
+    // Who carries a snapshot, and until when the first transaction stays open.
+    let mut apart = dice.apart();
+    let (carried, long) = ([0, 50, 100][apart.below(3)], if apart.one_in(3) { 50 + apart.below(EVENTS) } else { 0 });
+    let mut ended = 0;
     // A transaction takes its id, and may wait; it writes and commits when it is picked. Each loan is written by one at a time.
     while written < EVENTS || !running.is_empty() {
         if written >= fail_over && running.is_empty() && epochs.len() == 1 {
             // Transaction ids begin again, below those that were used.
             epochs.push("e2".into());
-            next_txid = 900;
+            (next_txid, ended) = (900, 0);
             reached.insert("txid reuse in a new epoch");
         }
         let closing = written >= fail_over && epochs.len() == 1;
@@ -84,7 +92,23 @@ pub fn world(dice: &mut Dice, reached: &mut BTreeSet<&'static str>) -> World {
             continue;
         }
         let tx_min = running.iter().map(|(txid, _)| *txid).min().unwrap();
-        let (txid, mine) = running.swap_remove(dice.below(running.len()));
+        let stays = usize::from(written < EVENTS.min(long) && !closing);
+        if running.len() == stays {
+            continue;
+        }
+        let picked = stays + dice.below(running.len() - stays);
+        let (txid, mine) = running.swap_remove(picked);
+        let snapshot = (apart.below(100) < carried).then(|| {
+            // As Postgres has it: up to the last one that has ended, without one's own.
+            let end = tx_min.max(ended + 1);
+            let others: Vec<u64> = running.iter().map(|(other, _)| *other).filter(|other| *other < end).collect();
+            reached.insert("snapshot");
+            if others.iter().any(|other| other + 40 < end) {
+                reached.insert("snapshot beside a long transaction");
+            }
+            Arc::new(TxSnapshot::new(end, others))
+        });
+        ended = txid.max(ended);
         for loan in mine {
             sequences[loan] += 1;
             let name = format!("loan-{loan}");
@@ -103,6 +127,7 @@ pub fn world(dice: &mut Dice, reached: &mut BTreeSet<&'static str>) -> World {
                 epoch: Arc::clone(epochs.last().unwrap()),
                 txid,
                 tx_min,
+                snapshot: snapshot.clone(),
                 aggregate_id: fact.loan.as_str().into(),
                 sequence: fact.sequence,
             };
@@ -124,6 +149,13 @@ pub fn world(dice: &mut Dice, reached: &mut BTreeSet<&'static str>) -> World {
 }
 
 impl World {
+    /// A partition's events as another than the connector sends them again: without snapshots.
+    pub fn sent_again(&self, p: usize) -> Vec<Event> {
+        let mut events = self.first[p].clone();
+        events.iter_mut().for_each(|event| event.envelope.reference.snapshot = None);
+        events
+    }
+
     /// One in which nothing but time and hosts is at fault.
     pub fn orderly(dice: &mut Dice) -> Self {
         loop {

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use projector::apply::{Partition, Progress};
-use projector::event::EventRef;
+use projector::event::{EventRef, TxSnapshot};
 use projector::sink::Sink;
+use std::sync::Arc;
 
 fn partition(number: i32) -> Partition {
     Partition { topic: "events.ördér".into(), number }
@@ -16,7 +17,14 @@ pub(super) async fn progress(sink: &dyn Sink) -> Result<()> {
     assert_eq!(sink.load_progress(&[partition(0), partition(1)]).await?, [None, None]);
     let mut first = Progress::default();
     first.handled(
-        &EventRef { epoch: "7.1".into(), txid: u64::MAX, tx_min: 9, aggregate_id: "ä/\"\u{0}".into(), sequence: 3 },
+        &EventRef {
+            epoch: "7.1".into(),
+            txid: u64::MAX,
+            tx_min: 9,
+            snapshot: Some(Arc::new(TxSnapshot::new(2_000, vec![9, 1_990]))),
+            aggregate_id: "ä/\"\u{0}".into(),
+            sequence: 3,
+        },
         41,
     );
     let second = Progress { next_offset: i64::MAX, ..Progress::default() };

@@ -42,7 +42,7 @@ impl Owned {
             self.said_recent = recent;
             tracing::warn!(generation, topic = %partition.topic, partition = partition.number, recent, txid = progress.watermark,
                 "a transaction is open in the write database's cluster since before these events: each of them is remembered, and all \
-                 become slower; find it by pg_stat_activity.backend_xmin and end it");
+                 become slower; find it by pg_stat_activity.backend_xmin and end it, and give the outbox `tx_snapshot` (docs/write-side.md)");
         }
     }
 }

@@ -145,7 +145,7 @@ impl Rule {
             Self::ConnectorDown => "see Kafka Connect's log; POST /connectors/NAME/restart?includeTasks=true restarts it".to_owned(),
             Self::WriteDatabaseDown => "bring the write database back, or mend WRITE_DATABASE_URL and its role's rights".to_owned(),
             Self::OutboxUnknown => "does the connector write heartbeats (heartbeat.action.query), and is their topic the one of --heartbeat-topic?".to_owned(),
-            Self::LongTransaction => "end it (`select pg_terminate_backend(PID)`) if nobody needs it: it holds the watermark of all read models back".to_owned(),
+            Self::LongTransaction => "end it (`select pg_terminate_backend(PID)`) if nobody needs it: it holds back the pruning of the outbox, and vacuum".to_owned(),
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Leg {
     pub outbox: Option<Outbox>,
     /// The connector's replication slot; none where it can't be asked.
     pub slot: Option<Slot>,
-    /// The oldest transaction that writes, if any does: it holds the watermark of all read models back.
+    /// The oldest transaction that writes, if any does: it holds back the pruning of the outbox, and vacuum.
     pub writer: Option<Writer>,
     /// Kafka Connect; none where it isn't named.
     pub connect: Option<Connect>,

@@ -152,7 +152,7 @@ metrics! {
     SlotRetained = "outbox_slot_retained_bytes", Gauge, Monitor, &["slot"],
         "WAL that is kept for the replication slot";
     OldestWriter = "outbox_oldest_writer_seconds", Gauge, Monitor, &[],
-        "The age of the oldest transaction that writes, 0 without one; it holds the watermark of all read models back";
+        "The age of the oldest transaction that writes, 0 without one; it holds back the pruning of the outbox, and vacuum";
     ConnectRunning = "outbox_connector_running", Gauge, Monitor, &[],
         "Whether Kafka Connect says that the connector and all its tasks run";
     QuerySeconds = "query_request_seconds", Histogram, Serve, &["endpoint", "status"],
