@@ -47,7 +47,7 @@ const KNOWN: [&str; 11] = [
 pub struct Raw {
     /// The key.
     pub key: Option<Bytes>,
-    /// The headers, in order.
+    /// The headers that have a value, in order.
     pub headers: Vec<(HeaderName, Bytes)>,
     /// The value.
     pub payload: Option<Bytes>,
@@ -129,7 +129,7 @@ impl Envelope {
         if tx_min > txid {
             return Err(malformed("tx_min", tx_min.to_string().as_bytes(), "at most txid"));
         }
-        let snapshot = header("tx_snapshot").map(|bytes| {
+        let snapshot = header("tx_snapshot").filter(|bytes| !bytes.is_empty()).map(|bytes| {
             let read = std::str::from_utf8(bytes).ok().and_then(|text| TxSnapshot::read(text, tx_min));
             let expected = "pg_current_snapshot() of the statement that set tx_min, or null";
             read.map(Arc::new).ok_or_else(|| malformed("tx_snapshot", bytes, expected))
@@ -193,6 +193,7 @@ mod tests {
         let envelope = read(&[]).unwrap();
         assert_eq!(envelope.reference.txid, 900);
         assert_eq!(envelope.reference.snapshot, None);
+        assert_eq!(read(&[("tx_snapshot", Some(""))]).unwrap(), envelope, "Connect's null");
         assert_eq!(crate::expr::json::time_text(&envelope.occurred_at), "2026-05-23T10:00:00.123456Z");
         let beside_a_long_transaction = read(&[("tx_snapshot", Some("899:1500:899,1490"))]).unwrap();
         let snapshot = TxSnapshot::new(1_500, vec![899, 1_490]);

@@ -105,8 +105,10 @@ fn topic(known: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
 
 /// All that a message says, in one piece of memory.
 fn raw(message: &BorrowedMessage<'_>) -> Raw {
-    // A header without a value is one that isn't there.
-    let headers = || message.headers().into_iter().flat_map(|all| all.iter()).filter_map(|h| Some((h.key, h.value?)));
+    // What is null in the outbox comes as a header without a value.
+    let valued = |value: &&[u8]| !value.is_empty();
+    let all = || message.headers().into_iter().flat_map(|all| all.iter());
+    let headers = || all().filter_map(|header| Some((header.key, header.value.filter(valued)?)));
     let parts = headers().map(|(_, value)| value).chain(message.key()).chain(message.payload());
     let mut memory = BytesMut::with_capacity(parts.map(<[u8]>::len).sum());
     let mut keep = |part: &[u8]| {

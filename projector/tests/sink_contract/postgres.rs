@@ -123,18 +123,33 @@ async fn refused(sink: &dyn Sink) -> Result<()> {
 
 /// Other types than the inferred ones, by which documents come back as they were written.
 async fn refined(name: &str) -> Result<()> {
-    let columns = [("n", "integer"), ("name", "varchar(40)"), ("rate", "numeric(10,2)"), ("at", "timestamptz(0)")];
+    let columns = [
+        ("n", "integer"),
+        ("name", "varchar(40)"),
+        ("rate", "numeric(10,2)"),
+        ("at", "timestamptz(0)"),
+        ("products", "jsonb[]"),
+        ("grid", "bigint[][]"),
+    ];
     let columns = columns.map(|(field, kind)| (field.to_owned(), kind.to_owned())).into();
     let store = Store::Postgres(PostgresStore { columns, ..config(name) });
     let sink = open(&store, place("refined", 1), &urls())?;
     let sink = sink.as_ref();
     sink.prepare().await?;
     let good = put("good", 1, json!({ "name": "short", "n": 7, "rate": 5.0, "at": "2026-11-21T05:00:00Z" }));
+    let listed =
+        put("listed", 1, json!({ "products": [{ "price": 7, "name": "a\"}{,b" }, {}], "grid": [[1, 2], [3, 4]] }));
     let wide = put("wide", 1, json!({ "name": "wide", "n": 1_i64 << 40 }));
     let long = put("long", 1, json!({ "name": "l".repeat(41) }));
     let outcomes = sink.write(&[wide, good.clone(), long]).await?;
     ensure!(matches!(&outcomes[..], [Outcome::Rejected(_), Outcome::Written, Outcome::Rejected(_)]), "{outcomes:?}");
     assert_eq!(one(sink, "good").await?, Some(good.stored()));
+    written(sink, std::slice::from_ref(&listed)).await?;
+    assert_eq!(one(sink, "listed").await?, Some(listed.stored()), "lists as they were");
+    let price = format!(
+        "SELECT (products[1]->'price')::text || ' ' || grid[2][1] FROM {name}.refined_g1 WHERE _key = 'listed'"
+    );
+    assert_eq!(texts(&mut connection().await?, &price).await?, ["7 3"]);
 
     let unknown = PostgresStore { indexes: vec![vec!["surprise".to_owned()]], ..config(name) };
     let refused = open(&Store::Postgres(unknown), place("refined", 2), &urls()).err();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use tests::{
     ALONE, eventually, letters,
     processes::{Process, connector_running, projector_ready},
@@ -18,6 +19,9 @@ use crate::{Load, kill_and_start, pause, poison::Poison};
 
 /// How long a host may take to finish what it has begun.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Events that a read model may remember one by one: what runs at a time, and what came before a snapshot was worth it.
+const KEPT_MAX: i64 = 250;
 
 const fn load(seed: u64) -> Load {
     Load { orders: 400, rate: 100, seed }
@@ -138,10 +142,35 @@ async fn connect_is_killed_in_the_middle_of_a_load() -> Result<()> {
         pause(5_000).await;
         kill_and_start("connect", 500).await
     };
+    // It makes tx_min stand still for everybody.
+    let mut open = PgConnection::connect(&var("CONTROL_DATABASE_URL")?).await?;
+    sqlx::raw_sql("begin; select pg_current_xact_id()").execute(&mut open).await?;
     load(12).unharmed(kill).await?;
     connector_running().await?;
     tools::audit_agrees(90).await?;
-    letters::are_of(&[]).await
+    letters::are_of(&[]).await?;
+    let (since, kept) = beside(&mut open).await?;
+    println!("beside an open transaction: {since} events, {kept} of them remembered by one read model at most");
+    ensure!(
+        since > 4 * KEPT_MAX && kept <= KEPT_MAX,
+        "{kept} of {since} events since the oldest transaction are remembered"
+    );
+    sqlx::raw_sql("rollback").execute(&mut open).await?;
+    Ok(())
+}
+
+/// How many events were written since the transaction of this connection began, and how many of the newest ones the read model
+/// remembers that remembers most.
+async fn beside(open: &mut PgConnection) -> Result<(i64, i64)> {
+    let own: i64 = sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(&mut *open).await?;
+    let kept = "select max(n)::bigint from (select sum(jsonb_array_length(progress->'recent')) as n from progress group by generation_id) as of_one";
+    let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut *open).await?;
+    let write_side = WriteSide::connect().await?;
+    let since = sqlx::query_scalar("select count(*) from events where txid > $1")
+        .bind(own)
+        .fetch_one(write_side.pool())
+        .await?;
+    Ok((since, kept))
 }
 
 #[tokio::test]
