@@ -41,39 +41,21 @@ const REBUILD: [&str; 9] = [
 pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let instance = Instance::new(chosen.settings().clone(), TEST)?;
     let _session = process::lock(&instance, "tests")?;
-    let faults = ["--workspace", "--test", "faults", "--test", "read_your_writes", "--", LONG_FORM, "--nocapture"];
-    let faults = faults.map(str::to_owned);
-    let rebuild = ["--workspace", "--test", "rebuild", "--", "--nocapture"].map(str::to_owned);
-    let arguments = match arguments {
-        [one] if one == "faults" => &faults[..],
-        [one] if one == "rebuild" => &rebuild[..],
-        _ => arguments,
-    };
-    let split = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
-    let selection: Vec<&str> =
-        if split == 0 { ALL.to_vec() } else { arguments[..split].iter().map(String::as_str).collect() };
-    let mut filter: Vec<&str> = arguments[split..].iter().skip(1).map(String::as_str).collect();
-    if !filter.iter().any(|word| word.contains(LONG_FORM)) {
-        filter.extend(["--skip", LONG_FORM]);
-    }
-
-    if selection == ALL {
-        filter.extend(REBUILD.iter().flat_map(|name| ["--skip", *name]));
-    }
-
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let passes = passes(&words);
     // Built before the servers start, so that compilers and servers do not compete for memory; plain binaries too,
     // since the acceptance tests start them.
     let build = ["build", "--workspace"];
-    let build_tests: Vec<&str> = ["test", "--no-run"].iter().chain(&selection).copied().collect();
-    for step in [&build[..], &build_tests[..]] {
-        if !cargo(&instance, step).status().await.context("running cargo")?.success() {
+    let build_tests = passes.iter().map(|pass| [&["test", "--no-run"], &pass.selection[..]].concat());
+    for step in std::iter::once(build.to_vec()).chain(build_tests) {
+        if !cargo(&instance, &step).status().await.context("running cargo")?.success() {
             return Ok(ExitCode::FAILURE);
         }
     }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
-        outcome = all(&instance, &selection, &filter) => outcome,
+        outcome = all(&instance, &passes) => outcome,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
     };
@@ -85,14 +67,47 @@ pub(crate) async fn run(chosen: &Instance, keep: bool, arguments: &[String]) -> 
     outcome
 }
 
-async fn all(instance: &Instance, selection: &[&str], filter: &[&str]) -> anyhow::Result<ExitCode> {
-    let code = fresh_then_test(instance, selection, filter).await?;
-    // Who names a test doesn't ask for others.
-    let names_one = filter.first().is_some_and(|word| *word != "--skip");
-    if code != ExitCode::SUCCESS || selection != ALL || names_one {
-        return Ok(code);
+/// Tests that share an instance: cargo's words for their binaries, and the test harness' for which of theirs.
+#[derive(Debug, PartialEq, Eq)]
+struct Pass<'a> {
+    selection: Vec<&'a str>,
+    filter: Vec<&'a str>,
+}
+
+/// What is run for these words, one pass after the other, each on a fresh instance.
+fn passes<'a>(words: &[&'a str]) -> Vec<Pass<'a>> {
+    let of =
+        |test, filter: &[&'a str]| Pass { selection: vec!["--workspace", "--test", test], filter: filter.to_vec() };
+    match words {
+        ["faults"] => ["faults", "read_your_writes"].map(|test| of(test, &[LONG_FORM, "--nocapture"])).into(),
+        ["rebuild"] => vec![of("rebuild", &["--nocapture", "--skip", LONG_FORM])],
+        _ => {
+            let split = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+            let selection = if split == 0 { ALL.to_vec() } else { words[..split].to_vec() };
+            let mut filter: Vec<&str> = words[split..].iter().skip(1).copied().collect();
+            // Who names a test doesn't ask for others.
+            let all = selection == ALL && filter.is_empty();
+            if !filter.iter().any(|word| word.contains(LONG_FORM)) {
+                filter.extend(["--skip", LONG_FORM]);
+            }
+            if selection == ALL {
+                filter.extend(REBUILD.iter().flat_map(|name| ["--skip", *name]));
+            }
+            let rebuild = all.then(|| of("rebuild", &["--skip", LONG_FORM]));
+            std::iter::once(Pass { selection, filter }).chain(rebuild).collect()
+        }
     }
-    fresh_then_test(instance, &["--workspace", "--test", "rebuild"], &["--skip", LONG_FORM]).await
+}
+
+/// Until one fails.
+async fn all(instance: &Instance, passes: &[Pass<'_>]) -> anyhow::Result<ExitCode> {
+    for pass in passes {
+        let code = fresh_then_test(instance, &pass.selection, &pass.filter).await?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn fresh_then_test(instance: &Instance, selection: &[&str], filter: &[&str]) -> anyhow::Result<ExitCode> {
@@ -121,4 +136,28 @@ fn cargo(instance: &Instance, arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).envs(instance.env()).current_dir(instance.root()).kill_on_drop(true);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_forms_and_rebuilds_run_on_instances_of_their_own() {
+        let binaries = |words: &[&'static str]| -> Vec<String> {
+            passes(words).iter().map(|pass| pass.selection.join(" ")).collect()
+        };
+        assert_eq!(binaries(&[]), ["--workspace --lib --bins --tests", "--workspace --test rebuild"]);
+        assert_eq!(binaries(&["faults"]), ["--workspace --test faults", "--workspace --test read_your_writes"]);
+        assert_eq!(
+            binaries(&["--", "a_naive_swap"]),
+            ["--workspace --lib --bins --tests"],
+            "who names one wants no others"
+        );
+        assert_eq!(binaries(&["--workspace", "--lib"]), ["--workspace --lib"]);
+        let skips_long =
+            |words: &[&'static str]| passes(words).iter().all(|p| p.filter.ends_with(&["--skip", LONG_FORM]));
+        assert!(skips_long(&["rebuild"]) && skips_long(&["--workspace", "--lib", "--", "x"]));
+        assert!(!skips_long(&["faults"]) && !skips_long(&["--workspace", "--test", "rebuild", "--", LONG_FORM]));
+    }
 }

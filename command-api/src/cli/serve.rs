@@ -126,9 +126,12 @@ async fn expire_keys(store: Store) {
 
 async fn connect(url: &str, pool_size: u32) -> anyhow::Result<PgPool> {
     let options: PgConnectOptions = url.parse().context("WRITE_DATABASE_URL")?;
-    let options = options
-        .application_name("command-api")
-        .options([("statement_timeout", STATEMENT_TIME_MAX), ("idle_in_transaction_session_timeout", "15s")]);
+    let options = options.application_name("command-api").options([
+        ("statement_timeout", STATEMENT_TIME_MAX),
+        ("idle_in_transaction_session_timeout", "15s"),
+        // Events go in as arrays, whose length Postgres would otherwise plan for anew with every command.
+        ("plan_cache_mode", "force_generic_plan"),
+    ]);
     PgPoolOptions::new()
         .max_connections(pool_size)
         .min_connections(1)
