@@ -24,6 +24,8 @@ pub struct Process {
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     folder: PathBuf,
+    /// How much it makes way for others.
+    nice: String,
 }
 
 impl Process {
@@ -52,6 +54,7 @@ impl Process {
             arguments: words("cmdline")?,
             environment,
             folder: fs::read_link(proc.join("cwd"))?,
+            nice: stat(pid, NICE).with_context(|| format!("{name} has ended"))?,
         })
     }
 
@@ -145,6 +148,8 @@ impl Process {
         let log = File::options().create(true).append(true).open(run.join(format!("log/{}.log", self.name)))?;
         // a session of its own, as ./dev does it: it must outlive this test
         let mut child = Command::new("setsid")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/native/make-way"))
+            .arg(&self.nice)
             .args(&self.arguments)
             .env_clear()
             .envs(&self.environment)
@@ -268,14 +273,24 @@ fn alive(name: &str) -> Result<Option<u32>> {
     })
 }
 
+/// How nice it is, by its place in [`stat`].
+const NICE: usize = 16;
+/// When it started.
+const START: usize = 19;
+
 /// Clock ticks from boot to the start of a process; `None` when it is gone or a zombie.
 fn start_ticks(pid: u32) -> Option<u64> {
+    stat(pid, START)?.parse().ok()
+}
+
+/// What the kernel says of a process, by its place behind the command's name; `None` when it is gone or a zombie.
+fn stat(pid: u32, field: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     if matches!(fields.first(), Some(&"Z" | &"X")) {
         return None;
     }
-    fields.get(19)?.parse().ok()
+    fields.get(field).map(|field| (*field).to_owned())
 }
 
 #[cfg(test)]

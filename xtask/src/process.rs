@@ -12,18 +12,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::settings::Instance;
 
-/// Becomes the program that is named, as nice as the first argument says. Linux weighs sessions against each other
-/// (`sched_autogroup_enabled`), and a process' own niceness counts only within its session.
-const MAKES_WAY: &str = r#"{ echo "$0" > /proc/self/autogroup; } 2>/dev/null; exec nice -n "$0" "$@""#;
+/// Starts a program of a session as nice as it is told.
+const MAKE_WAY: &str = "compose/native/make-way";
 
 /// How nice a process is: on a few cores that all share, who waits for a commit or an answer comes before what follows behind, and
 /// the search engine, which takes what it gets, comes last. Without this, 200 commands a second on two cores end in time-outs
 /// (docs/write-side.md).
 fn makes_way(name: &str) -> u8 {
     match name {
-        "search" | "elasticsearch7" => 15,
-        "clickhouse" => 10,
-        "kafka" | "connect" | "registry" | "projector-run" => 6,
+        "search" | "elasticsearch7" => 10,
+        "clickhouse" => 8,
+        "kafka" | "connect" | "registry" | "projector-run" => 5,
         _ => 0,
     }
 }
@@ -42,7 +41,8 @@ pub(crate) fn spawn(
     let log = File::options().create(true).append(true).open(instance.log(name))?;
     // `setsid` needs no fork here, since a child of ours leads no process group: the pid stays the program's.
     let mut child = Command::new("setsid")
-        .args(["sh", "-c", MAKES_WAY, &makes_way(name).to_string()])
+        .arg(instance.root().join(MAKE_WAY))
+        .arg(makes_way(name).to_string())
         .arg(program)
         .args(arguments)
         .envs(env)
@@ -221,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_process_is_as_nice_as_it_is_said_to_be() {
-        let program = ["sh", "-c", MAKES_WAY, &makes_way("search").to_string(), "nice"];
-        let said = Command::new("setsid").args(program).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "15", "{said:?}");
+        let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(MAKE_WAY);
+        let said = Command::new("setsid").arg(script).args(["7", "nice"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "7", "{said:?}");
         assert!(makes_way("postgres") < makes_way("kafka") && makes_way("projector-serve") < makes_way("clickhouse"));
     }
 
