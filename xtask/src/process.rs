@@ -15,14 +15,11 @@ use crate::settings::Instance;
 /// Starts a program of a session as nice as it is told.
 const MAKE_WAY: &str = "compose/native/make-way";
 
-/// How nice a process is: on a few cores that all share, who waits for a commit or an answer comes before what follows behind, and
-/// the search engine, which takes what it gets, comes last. Without this, 200 commands a second on two cores end in time-outs
-/// (docs/write-side.md).
+/// How nice a process is: on a few cores that all share, who waits for a commit or an answer comes before what follows behind.
+/// Without this, 200 commands a second on two cores end in time-outs (docs/write-side.md).
 fn makes_way(name: &str) -> u8 {
     match name {
-        "search" | "elasticsearch7" => 10,
-        "clickhouse" => 8,
-        "kafka" | "connect" | "registry" | "projector-run" => 5,
+        "kafka" | "connect" | "registry" | "projector-run" | "search" | "elasticsearch7" | "clickhouse" => 6,
         _ => 0,
     }
 }
