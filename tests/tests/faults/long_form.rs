@@ -49,8 +49,7 @@ async fn every_fault_in_turn() -> Result<()> {
     let mut steps = Steps::new(write_side.clone());
 
     steps.step("projector: kill -9, 20 times", Load { orders: 2_500, rate: 150, seed: 100 }.unharmed(kills())).await?;
-    // Three hosts more, with all read models each, take most of two cores: fewer commands than elsewhere, for as long.
-    let three = Load { orders: 1_000, rate: 50, seed: 114 }.unharmed(group::three_processes());
+    let three = Load { orders: 1_500, rate: 100, seed: 114 }.unharmed(group::three_processes());
     steps.step("three processes, one killed, one added", three).await?;
     steps.step("connect: kill -9", connect_killed(&write_side)).await?;
     let kafka = async {
