@@ -218,7 +218,7 @@ mod tests {
 
     /// A made-up history: transactions start, write at some moment and commit in some order, the first of them after all others
     /// if it's a long one; the log has them in commit order, with what each saw running when it wrote; then windows of the log
-    /// are sent again. Of the snapshots, those are there whose number the third one divides.
+    /// are sent again. Every transaction whose id is a multiple of some number carries its snapshot.
     fn history() -> impl Strategy<Value = (Vec<EventRef>, Vec<(usize, usize)>)> {
         let spans = prop::collection::vec((0_u64..40, 1_u64..12, 0_u64..12), 1..60);
         let resent = prop::collection::vec((0_usize..60, 1_usize..20), 0..5);

@@ -435,13 +435,7 @@ fn a_generation_takes_the_live_ones_place_whatever_happens() {
             panic!("{wrong}\nagain: SIMULATION_SEED={seed} cargo test --test simulation generations");
         }
     }
-    for ((step, fault), n) in &reached {
-        println!("{step:<18} {fault:<54} {n}");
-    }
-    if only.is_none() {
-        let missing: Vec<_> = REACHED.iter().filter(|what| !reached.contains_key(*what)).collect();
-        assert!(missing.is_empty(), "the dice no longer reach: {missing:?}");
-    }
+    super::tell(&reached, if only.is_none() { &REACHED } else { &[] });
 }
 
 /// What every run must have met.
