@@ -198,6 +198,10 @@ mod tests {
         progress.handled(&event(10, 10, "a", 1), 0);
         assert_eq!(progress.seen(&event(10, 10, "a", 2)), Seen::New);
         assert_eq!(progress.seen(&event(10, 10, "b", 1)), Seen::New);
+        // Its own snapshot doesn't name it, and ends above it.
+        let snapshot = Some(Arc::new(TxSnapshot::new(20, Vec::new())));
+        progress.handled(&EventRef { snapshot: snapshot.clone(), ..event(15, 15, "a", 3) }, 1);
+        assert_eq!(progress.seen(&EventRef { snapshot, ..event(15, 15, "a", 4) }), Seen::New);
     }
 
     #[test]
