@@ -10,7 +10,7 @@
 //! **Parking.** An event that can't be folded is tried [`TRIES`] times, then parked, and with it, in order, every later event of
 //! its aggregate, so that the others may go on. Parked counts as handled, once it is durable.
 
-use super::progress::{Progress, Seen, occurrence};
+use super::progress::{Progress, Seen};
 use super::{Event, Partition, QuickMap};
 use crate::event::{EventRef, Raw};
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,7 +250,7 @@ impl Lane {
         }
         self.held.remove(&offset);
         if self.held.is_empty() && self.beyond.is_empty() {
-            return self.pass(offset, reference);
+            return self.progress.moves_over(offset, reference);
         }
         if let Some(reference) = reference {
             self.progress.beside(reference);
@@ -259,17 +259,24 @@ impl Lane {
         let hole = self.held.first_key_value().map_or(i64::MAX, |(offset, _)| *offset);
         while let Some(first) = self.beyond.first_entry().filter(|first| *first.key() < hole) {
             let (offset, reference) = first.remove_entry();
-            self.pass(offset, reference.as_ref());
+            self.progress.moves_over(offset, reference.as_ref());
         }
     }
 
-    /// Moves the prefix over a message.
-    fn pass(&mut self, offset: i64, reference: Option<&EventRef>) {
-        match reference {
-            Some(reference) => self.progress.handled(reference, offset),
-            None => self.progress.passed(offset),
+    /// [`Lane::progress`] as it will be once these items are settled; none where more is to be done for one than to fold it, or an
+    /// earlier one is waited for.
+    pub(super) fn foreseen(&self, items: &[Item]) -> Option<Progress> {
+        if !self.held.is_empty() || !self.beyond.is_empty() {
+            return None;
         }
-        self.progress.last = reference.map(occurrence);
+        let mut progress = self.progress.clone();
+        for item in items {
+            if !matches!(item.plan, Plan::Fold | Plan::Check | Plan::Skip) {
+                return None;
+            }
+            progress.moves_over(item.delivery.offset, item.delivery.reference());
+        }
+        Some(progress)
     }
 
     fn has(&self, offset: i64) -> bool {

@@ -90,6 +90,15 @@ impl Progress {
         txid < self.watermark && !self.running.contains(&txid)
     }
 
+    /// Notes that the message at `offset` needs nothing more, and that it was the last one, with the event in it, if it was one.
+    pub(super) fn moves_over(&mut self, offset: i64, event: Option<&EventRef>) {
+        match event {
+            Some(event) => self.handled(event, offset),
+            None => self.passed(offset),
+        }
+        self.last = event.map(occurrence);
+    }
+
     /// Notes that the event at `offset` is handled: applied, a duplicate, parked, or of no interest. In offset order.
     pub fn handled(&mut self, event: &EventRef, offset: i64) {
         self.covers(event);

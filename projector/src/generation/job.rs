@@ -6,9 +6,10 @@ use super::past;
 use super::sight::{Pair, Sight};
 use super::site::{JobError, Site, Status, first_gone, status_of};
 use crate::apply::Partition;
-use crate::control::{Actor, Barrier, Control, ControlError, Ends, Generation, Hold, Origin, State, Verify};
+use crate::control::{Actor, Barrier, Control, ControlError, Ends, Generation, Hold, Options, Origin, State, Verify};
 use crate::host;
 use crate::sink::Sink;
+use futures::future::try_join_all;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -192,9 +193,7 @@ impl Job {
             }
             (Step::Compare, Some(barrier)) => {
                 if control.extend_barrier(self.hold, barrier.barrier_id, COMPARE_S).await? {
-                    for pair in pairs.iter().filter(|pair| !pair.rebuild.options.repair) {
-                        self.compare(pair, barrier).await?;
-                    }
+                    self.compare(pairs, barrier).await?;
                 }
             }
             (Step::Decide, Some(barrier)) => {
@@ -295,25 +294,23 @@ impl Job {
         Ok(ends)
     }
 
-    async fn compare(&mut self, Pair { rebuild, target, live }: &Pair, barrier: &Barrier) -> Result<(), JobError> {
-        let (old, new) = (self.sink(&live.generation)?, self.sink(&target.generation)?);
-        let (options, keys) = (&rebuild.options, self.samples.remove(&rebuild.rebuild_id).unwrap_or_default());
-        let limit = Duration::from_secs_f64(COMPARE_S - 5.0);
-        let compared = tokio::time::timeout(limit, compare(old.as_ref(), new.as_ref(), options.verify, &keys)).await;
-        let (difference, refusal) = match compared {
-            Ok(difference) => {
-                let difference = difference?;
-                let refusal = difference.refusal(options.announced.as_deref());
-                (difference, refusal)
-            }
-            Err(_) => {
-                let reason = "comparing all documents takes longer than both may stand still; use --verify sample:N";
-                (Difference::default(), Some(reason.to_owned()))
-            }
-        };
-        let refusal = refusal.filter(|_| !options.despite);
-        let finding = json!({"barrier": barrier.barrier_id, "refusal": refusal, "difference": difference});
-        Ok(self.site.control.rebuild_finding(self.hold, rebuild.rebuild_id, &finding).await?)
+    /// All pairs side by side: they stand still together, and whoever waits for a new event waits for the slowest of them, not for
+    /// their sum.
+    async fn compare(&mut self, pairs: &[Pair], barrier: &Barrier) -> Result<(), JobError> {
+        let mut comparing = Vec::new();
+        for Pair { rebuild, target, live } in pairs.iter().filter(|pair| !pair.rebuild.options.repair) {
+            let (old, new) = (self.sink(&live.generation)?, self.sink(&target.generation)?);
+            let keys = self.samples.remove(&rebuild.rebuild_id).unwrap_or_default();
+            comparing.push(async move {
+                let (difference, refusal) = verdict(old.as_ref(), new.as_ref(), &rebuild.options, &keys).await?;
+                Ok::<_, JobError>((rebuild.rebuild_id, difference, refusal))
+            });
+        }
+        for (rebuild_id, difference, refusal) in try_join_all(comparing).await? {
+            let finding = json!({"barrier": barrier.barrier_id, "refusal": refusal, "difference": difference});
+            self.site.control.rebuild_finding(self.hold, rebuild_id, &finding).await?;
+        }
+        Ok(())
     }
 
     /// After the decision: direct readers, then the query services, then all go on.
@@ -339,4 +336,26 @@ impl Job {
         self.sinks.insert(generation.generation_id, Arc::clone(&sink));
         Ok(sink)
     }
+}
+
+/// What differs between two generations that stand still, and why the swap is refused, if it is.
+async fn verdict(
+    old: &dyn Sink,
+    new: &dyn Sink,
+    options: &Options,
+    keys: &[String],
+) -> Result<(Difference, Option<String>), JobError> {
+    let limit = Duration::from_secs_f64(COMPARE_S - 5.0);
+    let (difference, refusal) = match tokio::time::timeout(limit, compare(old, new, options.verify, keys)).await {
+        Ok(difference) => {
+            let difference = difference?;
+            let refusal = difference.refusal(options.announced.as_deref());
+            (difference, refusal)
+        }
+        Err(_) => {
+            let reason = "comparing all documents takes longer than both may stand still; use --verify sample:N";
+            (Difference::default(), Some(reason.to_owned()))
+        }
+    };
+    Ok((difference, refusal.filter(|_| !options.despite)))
 }

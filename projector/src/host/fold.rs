@@ -21,11 +21,23 @@ pub(super) struct Folding {
     fault_delay: Duration,
 }
 
+/// How a batch is folded.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Manner {
+    /// Nobody waits for it, and it is so large that others must get their turn while it is folded.
+    pub(super) large: bool,
+    /// Its progress may be saved with its writes, where the store can do that.
+    pub(super) saves: bool,
+}
+
 /// What came of a batch.
+#[derive(Default)]
 pub(super) struct Folded {
     pub(super) finished: Finished,
     /// From when to when it was written; `None` if nothing of it was.
     pub(super) wrote: Option<(SystemTime, SystemTime)>,
+    /// Whether its progress is saved.
+    pub(super) saved: bool,
 }
 
 impl Folding {
@@ -47,14 +59,13 @@ impl Folding {
         self.cache().clear();
     }
 
-    /// `large`: nobody waits for this batch, and it is so large that others must get their turn while it is folded.
-    pub(super) async fn fold(&self, parts: Vec<(Partition, Part)>, large: bool) -> Result<Folded, HostError> {
-        let apart = |work: &mut dyn FnMut()| if large { tokio::task::block_in_place(work) } else { work() };
+    pub(super) async fn fold(&self, parts: Vec<(Partition, Part)>, manner: Manner) -> Result<Folded, HostError> {
+        let apart = |work: &mut dyn FnMut()| if manner.large { tokio::task::block_in_place(work) } else { work() };
         let started = Instant::now();
-        let mut wrote: Option<(SystemTime, SystemTime)> = None;
+        let (mut wrote, mut saved): (Option<(SystemTime, SystemTime)>, bool) = (None, false);
         let (compiled, mut parts, mut begun) = (Arc::clone(&self.calls.reader.compiled), Some(parts), None);
         apart(&mut || begun = parts.take().map(|parts| Batch::new(Arc::clone(&compiled), parts)));
-        let Some(mut batch) = begun else { return Ok(Folded { finished: Finished::default(), wrote }) };
+        let Some(mut batch) = begun else { return Ok(Folded::default()) };
         let questions = batch.questions();
         if !questions.is_empty() {
             batch.told(self.calls.look_up(questions).await?);
@@ -77,13 +88,16 @@ impl Folding {
             }
             let writing = Instant::now();
             let since = wrote.map_or_else(SystemTime::now, |(since, _)| since);
-            let outcomes = self
+            let progress = Some(()).filter(|()| manner.saves).and_then(|()| batch.foreseen());
+            let progress = Arc::new(progress.unwrap_or_default());
+            let (outcomes, with_progress) = self
                 .calls
                 .store(|sink| {
-                    let writes = Arc::clone(&writes);
-                    Box::pin(async move { sink.write(&writes).await })
+                    let (writes, progress) = (Arc::clone(&writes), Arc::clone(&progress));
+                    Box::pin(async move { sink.write_with_progress(&writes, &progress).await })
                 })
                 .await?;
+            saved |= with_progress;
             wrote = Some((since, SystemTime::now()));
             let measures = &self.calls.stats.measures;
             if !self.calls.sink.puts_off() {
@@ -96,7 +110,9 @@ impl Folding {
             batch.answered(outcomes);
         }
         tracing::debug!(generation = self.calls.generation, ms = started.elapsed().as_millis(), "batch written");
-        Ok(Folded { finished: batch.finish(), wrote })
+        let finished = batch.finish();
+        debug_assert!(!saved || finished.parked.is_empty() && finished.stops.is_empty(), "what was saved was to hold");
+        Ok(Folded { finished, wrote, saved })
     }
 
     /// The documents that name parents, all searches at once.

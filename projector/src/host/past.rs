@@ -8,7 +8,7 @@
 
 use super::cache::Share;
 use super::calls::Calls;
-use super::fold::Folding;
+use super::fold::{Folding, Manner};
 use super::letters::Letters;
 use super::read::Reader;
 use super::saver::SAVE_EVERY_PUT_OFF;
@@ -180,7 +180,8 @@ impl Past {
 
     /// Folds, parks what must be, saves; gives the partitions that stopped, with where and why.
     async fn settle(&mut self, parts: Vec<(Partition, Part)>) -> Result<BTreeMap<Partition, (i64, String)>, HostError> {
-        let Finished { lanes, stops, parked, .. } = self.folding.fold(parts, true).await?.finished;
+        let Finished { lanes, stops, parked, .. } =
+            self.folding.fold(parts, Manner { large: true, saves: false }).await?.finished;
         let mut letters: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
         for letter in parked {
             letters.entry(letter.partition.clone()).or_default().push(letter);

@@ -38,6 +38,15 @@ impl Saver {
         self.waiting.extend(progress.iter().cloned());
     }
 
+    /// Leaves these partitions to a batch that saves their progress with what it writes; not while an older one is on its way, which
+    /// might come after it.
+    pub(super) fn leaves(&mut self, partitions: &[Partition]) -> bool {
+        if self.saving.is_none() {
+            self.waiting.retain(|partition, _| !partitions.contains(partition));
+        }
+        self.saving.is_none()
+    }
+
     /// Whether [`Saver::saved`] has something to wait for.
     pub(super) fn has_work(&self) -> bool {
         self.saving.is_some() || !self.waiting.is_empty()

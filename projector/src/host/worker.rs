@@ -358,8 +358,8 @@ impl Worker {
         self.poison.len() >= PARKED_A_MINUTE
     }
 
-    /// Parks, saves and publishes what a batch came to.
-    async fn settle(&mut self, finished: Finished) -> Result<(), HostError> {
+    /// Parks, saves (unless that is done) and publishes what a batch came to.
+    async fn settle(&mut self, finished: Finished, is_saved: bool) -> Result<(), HostError> {
         let now = Instant::now();
         let poison = finished.parked.iter().filter(|parked| parked.reason.is_some()).count();
         self.poison.extend(std::iter::repeat_n(now, poison));
@@ -377,7 +377,11 @@ impl Worker {
         // Waiting queries may go on: the store has the documents. Kafka learns of it when the store has the progress too.
         let published: Vec<_> = finished.lanes.iter().map(|(p, lane)| (p.clone(), lane.published())).collect();
         self.setup.publisher.publish(self.setup.generation.generation_id, &published);
-        self.saver.save(&progress);
+        if is_saved {
+            self.saved(&progress);
+        } else {
+            self.saver.save(&progress);
+        }
         for (partition, lane) in finished.lanes {
             if let Some(owned) = self.owned.get_mut(&partition) {
                 owned.give_up_at = lane.is_holding().then(|| owned.give_up_at.unwrap_or(now + HOLD));

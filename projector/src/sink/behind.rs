@@ -211,6 +211,22 @@ impl Sink for Behind {
         Ok(outcomes)
     }
 
+    async fn write_with_progress(
+        &self,
+        batch: &[Write],
+        progress: &[(Partition, Progress)],
+    ) -> Result<(Vec<Outcome>, bool), SinkError> {
+        if self.has_transactions() {
+            return self.sink.write_with_progress(batch, progress).await;
+        }
+        Ok((self.write(batch).await?, false))
+    }
+
+    /// What is put off can't be saved.
+    fn has_transactions(&self) -> bool {
+        !self.puts_off() && self.sink.has_transactions()
+    }
+
     async fn refresh(&self) -> Result<(), SinkError> {
         self.write_all().await?;
         self.sink.refresh().await

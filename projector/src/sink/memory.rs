@@ -131,6 +131,15 @@ impl Inner {
         self.writes += 1;
         Outcome::Written
     }
+
+    fn save(&mut self, generation: &str, progress: &[(Partition, Progress)]) {
+        for (partition, progress) in progress {
+            let place = (generation.to_owned(), partition.clone());
+            if self.progress.get(&place).is_none_or(|saved| saved.fence <= progress.fence) {
+                self.progress.insert(place, progress.clone());
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -152,20 +161,32 @@ impl Sink for MemorySink {
         self.changes(|inner| batch.iter().map(|write| inner.write(write)).collect())
     }
 
+    async fn write_with_progress(
+        &self,
+        batch: &[Write],
+        progress: &[(Partition, Progress)],
+    ) -> Result<(Vec<Outcome>, bool), SinkError> {
+        self.changes(|inner| {
+            let outcomes: Vec<_> = batch.iter().map(|write| inner.write(write)).collect();
+            let all = outcomes.iter().all(|outcome| *outcome == Outcome::Written);
+            if all {
+                inner.save(&self.generation, progress);
+            }
+            (outcomes, all && !progress.is_empty())
+        })
+    }
+
+    fn has_transactions(&self) -> bool {
+        true
+    }
+
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
         let key = |p: &Partition| (self.generation.clone(), p.clone());
         self.owned(|inner| partitions.iter().map(|p| inner.progress.get(&key(p)).cloned()).collect())
     }
 
     async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
-        self.changes(|inner| {
-            for (partition, progress) in progress {
-                let place = (self.generation.clone(), partition.clone());
-                if inner.progress.get(&place).is_none_or(|saved| saved.fence <= progress.fence) {
-                    inner.progress.insert(place, progress.clone());
-                }
-            }
-        })
+        self.changes(|inner| inner.save(&self.generation, progress))
     }
 
     async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {

@@ -7,7 +7,8 @@
 //! 1. [`Sink::prepare`] once, before anything else: creates the place, or finds that it is there and belongs to this generation.
 //! 2. [`Sink::load_progress`] when partitions are assigned, to learn where to go on.
 //! 3. For each batch: [`Sink::load`] of the documents to fold (never for facts), then [`Sink::write`], then
-//!    [`Sink::save_progress`]. Progress is thus never ahead of the documents.
+//!    [`Sink::save_progress`]. Progress is thus never ahead of the documents. Nor is it behind them where the store has transactions:
+//!    [`Sink::write_with_progress`] saves it in the one that writes the batch (its last part, if it is written in several).
 //!
 //! **Every write is conditional.** A document's write carries the version that the fold reached; the store refuses it when it
 //! holds that version or a newer one ([`Outcome::Stale`]). A batch that is sent again after an unknown outcome (time-out,
@@ -226,6 +227,22 @@ pub trait Sink: Send + Sync {
 
     /// Writes a batch whose keys are distinct; one outcome a write, in order.
     async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError>;
+
+    /// [`Sink::write`], and with it [`Sink::save_progress`], if every write of the batch is [`Outcome::Written`] and the store can do
+    /// both at once; says whether it was saved so.
+    async fn write_with_progress(
+        &self,
+        batch: &[Write],
+        progress: &[(Partition, Progress)],
+    ) -> Result<(Vec<Outcome>, bool), SinkError> {
+        let _ = progress;
+        Ok((self.write(batch).await?, false))
+    }
+
+    /// Whether it can do both at once: in one transaction.
+    fn has_transactions(&self) -> bool {
+        false
+    }
 
     /// Makes all that was written before this call visible to searches. Nothing to do where writes are visible at once.
     async fn refresh(&self) -> Result<(), SinkError> {

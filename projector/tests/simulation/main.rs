@@ -105,6 +105,8 @@ pub enum Mutation {
     ChangesForgotten,
     /// Rule: progress is saved after the batch.
     ProgressFirst,
+    /// Rule: progress is saved with a batch only if the store took all of it.
+    SavedWithoutAll,
     /// Rule: events at or above the watermark are remembered.
     RecentForgotten,
     /// Rule: the watermark is no further than the oldest running transaction.
@@ -153,10 +155,11 @@ pub enum Mutation {
     PartSequenceForgotten,
 }
 
-const MUTATIONS: [Mutation; 26] = [
+const MUTATIONS: [Mutation; 27] = [
     Mutation::UnconditionalWrites,
     Mutation::ChangesForgotten,
     Mutation::ProgressFirst,
+    Mutation::SavedWithoutAll,
     Mutation::RecentForgotten,
     Mutation::WatermarkTooFar,
     Mutation::RunningForgotten,
@@ -200,6 +203,7 @@ fn simulate(seed: u64, compiled: &Arc<Compiled>, mutation: Mutation, reached: &m
         *reached.entry(("log", event)).or_default() += 1;
     }
     let mut sim = Sim::new(Arc::clone(compiled), &world, dice, mutation, reached);
+    sim.store.transactional = seed % 2 == 0;
     for _ in 0..120 {
         sim.step();
     }
@@ -282,7 +286,7 @@ fn tell(reached: &Reach, required: &[(&'static str, &'static str)]) {
 }
 
 /// Every step with every fault that it may meet.
-const REACHED: [(&str, &str); 45] = [
+const REACHED: [(&str, &str); 46] = [
     ("admit", "duplicate"),
     ("admit", "unknown epoch"),
     ("assign", "topic made anew meanwhile"),
@@ -328,6 +332,7 @@ const REACHED: [(&str, &str); 45] = [
     ("write", "fails, part of it done"),
     ("write", "of a former owner, refused"),
     ("write", "refused for its content"),
+    ("write", "saves progress"),
 ];
 
 /// Seeds that met what is rare; tried first.

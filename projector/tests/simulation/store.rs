@@ -35,6 +35,8 @@ pub struct Store {
     pub parked_again: BTreeSet<Uuid>,
     /// The store refuses poison content until it is healed.
     pub healed: bool,
+    /// Progress may be saved with writes, in one step.
+    pub transactional: bool,
     /// Mutations: see the list in `main.rs`.
     pub unconditional: bool,
     pub forgetful: bool,

@@ -1,7 +1,7 @@
 //! What every store of documents must do.
 
 use super::fixtures::{changed, named, object, one, put, tombstone, written};
-use super::progress::progress;
+use super::progress::{progress, with_its_batch};
 use anyhow::{Result, ensure};
 use chrono::{TimeDelta, Utc};
 use projector::apply::{Outcome, Stored, Write};
@@ -37,6 +37,7 @@ pub(super) async fn documents(sink: &dyn Sink, text: Text) -> Result<()> {
     expiry(sink).await?;
     children(sink).await?;
     progress(sink).await?;
+    with_its_batch(sink).await?;
 
     sink.go_live().await?;
     sink.go_live().await?;

@@ -13,6 +13,7 @@
 //! that was parked without being added (it is *marked*), so that no former owner can add it behind our back.
 
 mod fold;
+mod foreseen;
 mod join;
 mod lookup;
 

@@ -3,7 +3,7 @@
 //! lane is away with the batch. Whoever needs the lanes lets all batches land first ([`Worker::land_all`]).
 
 use super::super::HostError;
-use super::super::fold::Folded;
+use super::super::fold::{Folded, Manner};
 use super::super::traced::{self, Following};
 use super::{Owned, READ_AT_ONCE, Worker};
 use crate::apply::{Delivery, Part, Partition};
@@ -123,9 +123,10 @@ impl Worker {
         self.note_in_hand();
         #[allow(clippy::cast_precision_loss, reason = "a batch's size")]
         self.setup.stats.measures.batch_events.observe(size as f64);
-        let folding = self.folding.clone();
-        self.flights
-            .spawn(async move { folding.fold(parts, replaying).await.map(|folded| Landed { folded, following }) });
+        let (folding, partitions) = (self.folding.clone(), parts.iter().map(|(partition, _)| partition.clone()));
+        let saves = self.calls.sink.has_transactions() && self.saver.leaves(&partitions.collect::<Vec<_>>());
+        let manner = Manner { large: replaying, saves };
+        self.flights.spawn(async move { folding.fold(parts, manner).await.map(|folded| Landed { folded, following }) });
         Ok(())
     }
 
@@ -151,7 +152,7 @@ impl Worker {
         if self.setup.sink.needs_refresh() {
             traced::keep(&mut self.traced, unseen);
         }
-        self.settle(folded.finished).await
+        self.settle(folded.finished, folded.saved).await
     }
 
     /// Lets all batches land, those that wait too: afterwards every lane is here.

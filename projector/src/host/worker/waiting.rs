@@ -1,5 +1,6 @@
 //! What waits for somebody: events held for one that is missing, and dead letters that an operator wants tried again or given up.
 
+use super::super::fold::Manner;
 use super::{HostError, Worker};
 use crate::apply::{Part, Partition};
 use std::time::Duration;
@@ -23,8 +24,8 @@ impl Worker {
             (partition, Part { give_up: true, ..part })
         });
         let parts = parts.collect();
-        let folded = self.folding.fold(parts, false).await?;
-        self.settle(folded.finished).await
+        let folded = self.folding.fold(parts, Manner::default()).await?;
+        self.settle(folded.finished, folded.saved).await
     }
 
     pub(super) fn has_letters(&self) -> bool {
@@ -64,7 +65,7 @@ impl Worker {
             }
             let fence = owned.fence;
             let part = Part { deliveries, letters: Some(notes), ..Part::default() };
-            let finished = self.folding.fold(vec![(partition.clone(), part)], false).await?.finished;
+            let finished = self.folding.fold(vec![(partition.clone(), part)], Manner::default()).await?.finished;
             let settled = finished.settled.first().map_or(0, |(_, settled)| *settled);
             let stop = finished.stops.first().map(|(_, stop)| stop);
             self.letters.settle(fence, &letters, settled, stop).await?;

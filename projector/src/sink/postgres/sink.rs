@@ -9,7 +9,9 @@ use crate::expr::Kind;
 use crate::projection::PostgresStore;
 use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
-use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -152,25 +154,81 @@ impl PostgresSink {
         )
     }
 
-    /// Sends one statement, column by column; gives the keys that it wrote.
-    async fn send(&self, sql: &str, rows: &[Pending<'_>]) -> Result<HashSet<String>, Failure> {
+    /// The statement that saves progress where no later owner has; its parameters begin at this number.
+    fn save(&self, from: usize, condition: &str) -> String {
+        let [generation, topic, partition, progress, fence] = [0, 1, 2, 3, 4].map(|n| from + n);
+        format!(
+            "INSERT INTO {} AS p (generation, topic, partition, progress, fence) SELECT ${generation}, topic, partition, progress, fence
+             FROM unnest(${topic}::text[], ${partition}::integer[], ${progress}::text[], ${fence}::bigint[])
+             AS r(topic, partition, progress, fence) {condition} ORDER BY topic, partition
+             ON CONFLICT (generation, topic, partition) DO UPDATE
+             SET progress = excluded.progress, fence = excluded.fence, saved = excluded.saved WHERE p.fence <= excluded.fence",
+            self.qualified(PROGRESS)
+        )
+    }
+
+    fn bind_progress<'q>(
+        &'q self,
+        query: Statement<'q>,
+        progress: &'q [(Partition, Progress)],
+    ) -> Result<Statement<'q>, SinkError> {
+        let text = |progress| serde_json::to_string(progress).map_err(|e| broken(e.to_string()));
+        let texts: Vec<_> = progress.iter().map(|(_, progress)| text(progress)).collect::<Result<_, _>>()?;
+        Ok(query
+            .bind(&self.generation)
+            .bind(progress.iter().map(|(partition, _)| &*partition.topic).collect::<Vec<_>>())
+            .bind(progress.iter().map(|(partition, _)| partition.number).collect::<Vec<_>>())
+            .bind(texts)
+            .bind(progress.iter().map(|(_, progress)| progress.fence).collect::<Vec<_>>()))
+    }
+
+    /// [`PostgresSink::upsert`] that also saves progress, if all rows land: one statement, so that it is one transaction in one round trip.
+    fn upsert_and_save(&self, again: bool) -> String {
+        let parameters = HIDDEN.len() + self.columns.len();
+        let condition = format!("WHERE (SELECT count(*) FROM written) = ${}", parameters + 6);
+        format!(
+            "WITH written AS ({}), saved AS ({}) SELECT _key FROM written",
+            self.upsert(again),
+            self.save(parameters + 1, &condition)
+        )
+    }
+
+    /// Sends one statement, column by column, and progress, if there is any; gives the keys that it wrote.
+    async fn send(
+        &self,
+        sql: &str,
+        rows: &[Pending<'_>],
+        progress: &[(Partition, Progress)],
+    ) -> Result<HashSet<String>, Failure> {
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for column in 0..HIDDEN.len() + self.columns.len() {
             let cells = rows.iter().map(|row| row.cells.get(column).and_then(Option::as_deref));
             query = query.bind(cells.collect::<Vec<_>>());
         }
+        if !progress.is_empty() {
+            let all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            query = self.bind_progress(query, progress).map_err(Failure::Error)?.bind(all);
+        }
         let written = self.client.rows(query).await?;
         written.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>().map_err(Failure::Error)
     }
 
-    /// Writes rows; when the server refuses them, halves them until the one that it refuses stands alone.
-    async fn write_some(&self, rows: &[Pending<'_>], outcomes: &mut [Outcome]) -> Result<(), SinkError> {
+    /// Writes rows; when the server refuses them, halves them until the one that it refuses stands alone. Progress is saved with them
+    /// if all land at once.
+    async fn write_some(
+        &self,
+        rows: &[Pending<'_>],
+        progress: &[(Partition, Progress)],
+        outcomes: &mut [Outcome],
+    ) -> Result<bool, SinkError> {
         // Documents are made anew one at a time.
-        let sql = self.upsert(rows.iter().all(|row| row.again));
-        let mut pending = vec![rows];
-        while let Some(rows) = pending.pop() {
-            match (self.send(&sql, rows).await, rows) {
+        let again = rows.iter().all(|row| row.again);
+        let all = if progress.is_empty() { self.upsert(again) } else { self.upsert_and_save(again) };
+        let (mut sent, mut saved) = (vec![(rows, all, progress)], false);
+        while let Some((rows, sql, progress)) = sent.pop() {
+            match (self.send(&sql, rows, progress).await, rows) {
                 (Ok(written), rows) => {
+                    saved |= !progress.is_empty() && written.len() == rows.len();
                     for row in rows {
                         let landed = written.contains(row.key);
                         outcomes[row.at] = if landed { Outcome::Written } else { Outcome::Stale };
@@ -179,14 +237,16 @@ impl PostgresSink {
                 (Err(Failure::Refused(reason)), [row]) => outcomes[row.at] = Outcome::Rejected(reason),
                 (Err(Failure::Refused(_)), rows) => {
                     let (first, second) = rows.split_at(rows.len() / 2);
-                    pending.extend([second, first]);
+                    sent.extend([second, first].map(|half| (half, self.upsert(again), [].as_slice())));
                 }
                 (Err(failure), _) => return Err(failure.into()),
             }
         }
-        Ok(())
+        Ok(saved)
     }
 }
+
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// A row on its way, and its place in the batch.
 struct Pending<'a> {
@@ -264,6 +324,18 @@ impl Sink for PostgresSink {
     }
 
     async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
+        Ok(self.write_with_progress(batch, &[]).await?.0)
+    }
+
+    fn has_transactions(&self) -> bool {
+        true
+    }
+
+    async fn write_with_progress(
+        &self,
+        batch: &[Write],
+        progress: &[(Partition, Progress)],
+    ) -> Result<(Vec<Outcome>, bool), SinkError> {
         let mut outcomes = vec![Outcome::Stale; batch.len()];
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for (at, write) in batch.iter().enumerate() {
@@ -276,17 +348,21 @@ impl Sink for PostgresSink {
             };
             let length: usize = cells.iter().flatten().map(String::len).sum();
             if rows.len() == ROWS_MAX || (bytes > 0 && bytes + length > BYTES_MAX) {
-                self.write_some(&rows, &mut outcomes).await?;
+                self.write_some(&rows, &[], &mut outcomes).await?;
                 rows.clear();
                 bytes = 0;
             }
             bytes += length;
             rows.push(Pending { at, key: &write.key, again: write.again, cells });
         }
-        if !rows.is_empty() {
-            self.write_some(&rows, &mut outcomes).await?;
+        if rows.is_empty() {
+            return Ok((outcomes, false));
         }
-        Ok(outcomes)
+        // Progress goes with the last rows: those before them have their answers.
+        let written = outcomes.iter().filter(|outcome| **outcome == Outcome::Written).count();
+        let progress = if written + rows.len() == batch.len() { progress } else { &[] };
+        let saved = self.write_some(&rows, progress, &mut outcomes).await?;
+        Ok((outcomes, saved))
     }
 
     fn writers(&self) -> usize {
@@ -311,21 +387,8 @@ impl Sink for PostgresSink {
         if progress.is_empty() {
             return Ok(());
         }
-        let text = |progress| serde_json::to_string(progress).map_err(|e| broken(e.to_string()));
-        let texts: Vec<_> = progress.iter().map(|(_, progress)| text(progress)).collect::<Result<_, _>>()?;
-        let sql = format!(
-            "INSERT INTO {} AS p (generation, topic, partition, progress, fence) SELECT $1, topic, partition, progress, fence
-             FROM unnest($2::text[], $3::integer[], $4::text[], $5::bigint[]) AS r(topic, partition, progress, fence)
-             ORDER BY topic, partition ON CONFLICT (generation, topic, partition) DO UPDATE
-             SET progress = excluded.progress, fence = excluded.fence, saved = excluded.saved WHERE p.fence <= excluded.fence",
-            self.qualified(PROGRESS)
-        );
-        let query = sqlx::query(AssertSqlSafe(sql))
-            .bind(&self.generation)
-            .bind(progress.iter().map(|(partition, _)| &*partition.topic).collect::<Vec<_>>())
-            .bind(progress.iter().map(|(partition, _)| partition.number).collect::<Vec<_>>())
-            .bind(texts)
-            .bind(progress.iter().map(|(_, progress)| progress.fence).collect::<Vec<_>>());
+        let sql = self.save(1, "");
+        let query = self.bind_progress(sqlx::query(AssertSqlSafe(sql)), progress)?;
         Ok(self.client.rows(query).await.map(drop)?)
     }
 

@@ -3,7 +3,7 @@
 use super::super::Mutation;
 use super::super::store::Store;
 use super::{Crash, Sim, Step, Zombie, partition};
-use projector::apply::{Batch, Finished, Lane, Outcome, Part, Partition, Progress, Stored};
+use projector::apply::{Batch, Finished, Lane, Outcome, Part, Partition, Progress, Stored, Write};
 use projector::projection::ReadModelKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -99,17 +99,22 @@ impl Sim<'_> {
             }
         }
         self.may_crash("load", "crash before")?;
-        let finished = self.fold(h, parts, outer)?;
+        if self.store.transactional {
+            // Left to the batch, so that nothing older is saved behind it.
+            let left = |p: &usize| parts.iter().any(|(at, _)| *at == partition(*p));
+            self.hosts[h].unsaved.retain(|p, _| !left(p));
+        }
+        let (finished, saved) = self.fold(h, parts, outer)?;
         self.may_crash("park", "crash before")?;
-        self.settle(h, finished)?;
+        self.settle(h, finished, saved)?;
         Ok(true)
     }
 
-    /// Loads, folds and writes until the store has answered.
-    pub(super) fn fold(&mut self, h: usize, parts: Vec<(Partition, Part)>, outer: bool) -> Step<Finished> {
+    /// Loads, folds and writes until the store has answered; tells whether that saved progress too.
+    pub(super) fn fold(&mut self, h: usize, parts: Vec<(Partition, Part)>, outer: bool) -> Step<(Finished, bool)> {
         let mut batch = Batch::new(Arc::clone(&self.compiled), parts);
         let kind = self.kind();
-        let (mut entries, mut written) = (BTreeMap::new(), BTreeSet::new());
+        let (mut entries, mut written, mut saved) = (BTreeMap::new(), BTreeSet::new(), None);
         for round in 0.. {
             if batch.is_done() {
                 break;
@@ -173,6 +178,7 @@ impl Sim<'_> {
                 self.zombies.push(zombie);
                 return Err(Crash);
             }
+            let foreseen = if self.store.transactional { batch.foreseen() } else { None };
             let outcomes = loop {
                 match self.dice.below(if self.calm { 1 } else { 30 }) {
                     27 => self.reach("write", "fails, nothing done"),
@@ -184,12 +190,15 @@ impl Sim<'_> {
                         self.may_crash("write", "crash in the middle")?;
                     }
                     29 => {
-                        writes.iter().for_each(|write| _ = self.store.write(kind, write));
+                        self.write(&writes, foreseen.as_ref());
                         self.reach("write", "done, answer lost");
                     }
-                    _ => break writes.iter().map(|write| self.store.write(kind, write)).collect::<Vec<_>>(),
+                    _ => break self.write(&writes, foreseen.as_ref()),
                 }
             };
+            if self.saves(&outcomes) {
+                saved = foreseen;
+            }
             for (write, outcome) in writes.iter().zip(&outcomes) {
                 if kind == ReadModelKind::Join && *outcome == Outcome::Written && !written.insert(write.key.clone()) {
                     self.reach("verify", "a parent had moved");
@@ -206,10 +215,30 @@ impl Sim<'_> {
         if self.mutation == Mutation::SearchedEarly {
             self.hosts[h].early = Some(self.store.clone());
         }
-        Ok(batch.finish())
+        let finished = batch.finish();
+        if let (Some(saved), Mutation::None) = (&saved, self.mutation) {
+            let lanes = finished.lanes.iter().map(|(p, lane)| (p.clone(), lane.progress().clone()));
+            assert_eq!(*saved, lanes.collect::<Vec<_>>(), "what was saved with the writes is what came of them");
+        }
+        Ok((finished, saved.is_some()))
     }
 
-    pub(super) fn settle(&mut self, h: usize, finished: Finished) -> Step<()> {
+    fn saves(&self, outcomes: &[Outcome]) -> bool {
+        self.mutation == Mutation::SavedWithoutAll || outcomes.iter().all(|outcome| *outcome == Outcome::Written)
+    }
+
+    /// Writes, and saves what is given, if the store takes all.
+    fn write(&mut self, writes: &[Write], progress: Option<&Vec<(Partition, Progress)>>) -> Vec<Outcome> {
+        let kind = self.kind();
+        let outcomes: Vec<_> = writes.iter().map(|write| self.store.write(kind, write)).collect();
+        if let Some(progress) = progress.filter(|_| self.saves(&outcomes)) {
+            progress.iter().for_each(|(p, progress)| _ = self.store.save(p, progress));
+            self.reach("write", "saves progress");
+        }
+        outcomes
+    }
+
+    pub(super) fn settle(&mut self, h: usize, finished: Finished, saved: bool) -> Step<()> {
         if finished.duplicates > 0 {
             self.reach("admit", "duplicate");
         }
@@ -263,7 +292,9 @@ impl Sim<'_> {
                 owned.lane = Lane::new(progress.clone(), self.store.parked_aggregates(&partition));
                 owned.lane.accept(Arc::clone(&self.accepted));
             }
-            self.hosts[h].unsaved.insert(p, progress);
+            if !saved {
+                self.hosts[h].unsaved.insert(p, progress);
+            }
         }
         for (partition, stop) in finished.stops {
             let p = usize::try_from(partition.number).unwrap();

@@ -17,8 +17,9 @@ impl Sim<'_> {
         let (partition, aggregate) = (letter.parked.partition.clone(), letter.parked.delivery.aggregate());
         let Some(first) = self.store.letters_of(&partition, &aggregate).into_iter().next() else { return false };
         let garbled = first.parked.delivery.event.as_ref().is_ok_and(|e| matches!(e.data, Some(Err(_))));
-        let skip = garbled && self.calm || self.dice.one_in(5);
         let id = letter_id(&first.parked);
+        // Whether a retry that was cut short has folded it can't be said; to give it up then is right either way.
+        let skip = garbled && self.calm || self.dice.one_in(5) && !self.cut_short.contains(&id);
         if skip {
             self.reach("letters", "given up");
             self.skipped.insert(id, first.done.clone());
@@ -60,8 +61,11 @@ impl Sim<'_> {
             let notes = letters.iter().map(|letter| LetterNote { done: done(letter), skip: letter.skip }).collect();
             let deliveries = letters.iter().map(|letter| letter.parked.delivery.clone()).collect();
             let part = Part { deliveries, letters: Some(notes), ..Part::default() };
-            let finished = self.fold(h, vec![(partition(p), part)], false)?;
+            let ids: Vec<_> = letters.iter().map(|letter| letter_id(&letter.parked)).collect();
+            self.cut_short.extend(&ids);
+            let (finished, _) = self.fold(h, vec![(partition(p), part)], false)?;
             self.may_crash("letters", "crash before they are settled")?;
+            ids.iter().for_each(|id| _ = self.cut_short.remove(id));
             let settled = finished.settled[0].1;
             for letter in &letters[..settled] {
                 let id = letter_id(&letter.parked);

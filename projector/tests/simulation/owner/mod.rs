@@ -56,6 +56,8 @@ pub struct Sim<'a> {
     pub reached: &'a mut Reach,
     /// What operators gave up, and the documents that had it already.
     pub skipped: BTreeMap<Uuid, BTreeSet<String>>,
+    /// Letters whose last retry didn't end.
+    cut_short: BTreeSet<Uuid>,
     /// Whether a tracker has lost its memory.
     pub cold: bool,
     dice: Dice,
@@ -98,6 +100,7 @@ impl<'a> Sim<'a> {
             reached,
             dice,
             skipped: BTreeMap::new(),
+            cut_short: BTreeSet::new(),
             cold: false,
             hosts: Default::default(),
             logs: world.log.clone(),
