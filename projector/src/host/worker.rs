@@ -337,7 +337,7 @@ impl Worker {
             self.owned.insert(partition, Owned { lane, fence, verify, ..Owned::default() });
         }
         self.setup.publisher.publish(self.setup.generation.generation_id, &published);
-        // The fence is saved before anything is written, so that it holds from the beginning.
+        // The fence is saved at once, or with the first batch, so that it holds from the beginning.
         self.saver.save(&now);
         // Since the fence is ours, no decision falls without us: a barrier that is there now holds us too.
         self.look_for_barrier().await?;
