@@ -123,7 +123,10 @@ impl Worker {
             waiting: Messages::new(),
             flights: Flights::new(),
             // Documents of other kinds are made from several partitions: batches beside each other would be in each other's way.
-            beside: if calls.reader.compiled.kind == ReadModelKind::Entity { setup.sink.writers() } else { 1 },
+            beside: match calls.reader.compiled.kind {
+                ReadModelKind::Entity | ReadModelKind::Facts => setup.sink.writers(),
+                ReadModelKind::Rollup | ReadModelKind::Join => 1,
+            },
             calls,
             setup,
             letters,
