@@ -46,6 +46,8 @@ async fn a_sample_is_spread_over_all_and_finds_what_is_missing() {
     let found = compare(&live, &shadow, Verify::Sample(100), &keys).await.unwrap();
     assert_eq!((found.compared, found.differing, found.missing, found.extra), (100, 0, 50, 0));
     assert!(found.refusal(Some(&[])).unwrap().starts_with("1250 documents are missing"));
+    let all = compare(&live, &shadow, Verify::All, &[]).await.unwrap();
+    assert_eq!((all.compared, all.differing, all.missing, all.extra), (2_500, 0, 1_250, 0), "page by page");
     let same = compare(&live, &live, Verify::Sample(100), &keys).await.unwrap();
     assert_eq!((same.refusal(Some(&[])), same.lines().len()), (None, 1));
 }
