@@ -315,9 +315,8 @@ impl Job {
 
     /// After the decision: direct readers, then the query services, then all go on.
     async fn move_readers(&mut self, pairs: &[Pair], barrier: &Barrier) -> Result<(), JobError> {
-        for pair in pairs {
-            self.sink(&pair.target.generation)?.go_live().await?;
-        }
+        let sinks: Vec<_> = pairs.iter().map(|pair| self.sink(&pair.target.generation)).collect::<Result<_, _>>()?;
+        try_join_all(sinks.iter().map(|sink| sink.go_live())).await?;
         let version = barrier.version.unwrap_or(i64::MAX);
         while self.site.control.serving_older_than(version).await? > 0 {
             if self.lost.load(Ordering::Relaxed) {
