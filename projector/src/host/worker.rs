@@ -123,10 +123,7 @@ impl Worker {
             waiting: Messages::new(),
             flights: Flights::new(),
             // Documents of other kinds are made from several partitions: batches beside each other would be in each other's way.
-            beside: match calls.reader.compiled.kind {
-                ReadModelKind::Entity | ReadModelKind::Facts => setup.sink.writers(),
-                ReadModelKind::Rollup | ReadModelKind::Join => 1,
-            },
+            beside: if calls.reader.compiled.kind == ReadModelKind::Entity { setup.sink.writers() } else { 1 },
             calls,
             setup,
             letters,

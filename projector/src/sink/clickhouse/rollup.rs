@@ -189,11 +189,10 @@ impl Days {
     /// Marks days, and gives the head of the insert that may follow: the server refuses that once a mark is over.
     pub(super) async fn mark(&self, client: &Client, days: &BTreeSet<NaiveDate>) -> Result<String, SinkError> {
         let fresh = |mark: &Mark| mark.asked.elapsed() < self.timing.renew;
-        let (mut marks, old): (Vec<String>, Vec<NaiveDate>) = {
-            let mut known = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-            known.retain(|_, mark| fresh(mark));
-            let at = days.iter().filter_map(|day| known.get(day)).map(|mark| mark.at.clone()).collect();
-            (at, days.iter().filter(|day| !known.contains_key(day)).copied().collect())
+        let old: Vec<NaiveDate> = {
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.retain(|_, mark| fresh(mark));
+            days.iter().filter(|day| !marks.contains_key(day)).copied().collect()
         };
         if !old.is_empty() {
             let mark = Mark { asked: Instant::now(), at: self.now(client).await? };
@@ -202,11 +201,13 @@ impl Days {
             let sql =
                 format!("INSERT INTO {} ({}, marked) VALUES {}", self.tables.days, self.tables.day, rows.join(", "));
             client.execute(&sql).await?;
-            marks.push(mark.at.clone());
-            let mut known = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-            known.extend(old.into_iter().map(|day| (day, mark.clone())));
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.extend(old.into_iter().map(|day| (day, mark.clone())));
         }
-        Ok(self.insert(marks.iter().min().map(String::as_str).unwrap_or_default()))
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest =
+            days.iter().filter_map(|day| marks.get(day)).map(|mark| mark.at.as_str()).min().unwrap_or_default();
+        Ok(self.insert(oldest))
     }
 
     fn insert(&self, mark: &str) -> String {

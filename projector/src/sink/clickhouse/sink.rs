@@ -16,8 +16,6 @@ use std::time::Duration;
 pub(super) const PROGRESS: &str = "projector_progress";
 /// Each write makes a part.
 const PACE: Duration = Duration::from_millis(50);
-/// Inserts at once: one is made ready while the server takes the other. More would be more parts.
-const WRITERS: usize = 2;
 /// How many parts a merge takes at least; and it takes all of them, not the large one with a small one alone.
 const GATHER_PARTS: [(&str, u32); 2] =
     [("min_parts_to_merge_at_once", 16), ("merge_selector_enable_heuristic_to_remove_small_parts_at_right", 0)];
@@ -307,10 +305,6 @@ impl Sink for ClickhouseSink {
 
     fn pace(&self) -> Duration {
         PACE
-    }
-
-    fn writers(&self) -> usize {
-        WRITERS
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
