@@ -203,7 +203,7 @@ fn simulate(seed: u64, compiled: &Arc<Compiled>, mutation: Mutation, reached: &m
         *reached.entry(("log", event)).or_default() += 1;
     }
     let mut sim = Sim::new(Arc::clone(compiled), &world, dice, mutation, reached);
-    sim.store.transactional = seed % 2 == 0;
+    sim.store.transactional = seed.is_multiple_of(2);
     for _ in 0..120 {
         sim.step();
     }

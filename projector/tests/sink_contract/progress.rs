@@ -73,8 +73,8 @@ pub(super) async fn with_its_batch(sink: &dyn Sink) -> Result<()> {
     let (outcomes, saved) = sink.write_with_progress(&batch, &progress(1, 10)).await?;
     assert_eq!(outcomes, vec![Outcome::Written; batch.len()]);
     assert_eq!(saved, sink.has_transactions());
-    let expected = saved.then(|| progress(1, 10)[0].1.clone());
-    assert_eq!(sink.load_progress(&[at.clone()]).await?, [expected.clone()]);
+    let expected = [saved.then(|| progress(1, 10)[0].1.clone())];
+    assert_eq!(sink.load_progress(std::slice::from_ref(&at)).await?, expected);
 
     for spoilt in [0, 700, 1_200, 1_499] {
         // One that is stale, one that is refused: the others land, and nothing is saved.
@@ -92,7 +92,7 @@ pub(super) async fn with_its_batch(sink: &dyn Sink) -> Result<()> {
             assert!(others.into_iter().all(|(_, outcome)| *outcome == Outcome::Written), "{spoilt}: {outcomes:?}");
             assert_ne!(outcomes[spoilt], Outcome::Written);
             assert!(!saved);
-            assert_eq!(sink.load_progress(&[at.clone()]).await?, [expected.clone()], "{spoilt}");
+            assert_eq!(sink.load_progress(std::slice::from_ref(&at)).await?, expected, "{spoilt}");
         }
     }
 
@@ -100,7 +100,7 @@ pub(super) async fn with_its_batch(sink: &dyn Sink) -> Result<()> {
     sink.save_progress(&progress(7, 20)).await?;
     batch.iter_mut().for_each(|write| write.version += 1);
     sink.write_with_progress(&batch, &progress(6, 30)).await?;
-    assert_eq!(sink.load_progress(&[at.clone()]).await?, [Some(progress(7, 20)[0].1.clone())]);
+    assert_eq!(sink.load_progress(std::slice::from_ref(&at)).await?, [Some(progress(7, 20)[0].1.clone())]);
     // Nothing to write says nothing of progress.
     let (outcomes, _) = sink.write_with_progress(&[], &[]).await?;
     assert!(outcomes.is_empty());

@@ -149,7 +149,7 @@ impl<'a> Rebuilding<'a> {
         let sim = |program: &Arc<Compiled>, salt: u64, reached: &'a mut Reach| {
             let mut sim = Sim::new(Arc::clone(program), world, Dice::new(seed * 2 + salt), Mutation::None, reached);
             sim.same_topics = true;
-            sim.store.transactional = seed / 2 % 2 == 0;
+            sim.store.transactional = (seed / 2).is_multiple_of(2);
             sim
         };
         let mut rebuilding = Self {
