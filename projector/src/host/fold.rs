@@ -3,7 +3,7 @@
 use super::HostError;
 use super::cache::{Cache, Share};
 use super::calls::Calls;
-use crate::apply::{Batch, Finished, Part, Partition, Progress, Search};
+use crate::apply::{Batch, Finished, Part, Partition, Search};
 use crate::projection::ReadModelKind;
 use crate::sink::{Outcome, Stored, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,16 +19,6 @@ pub(super) struct Folding {
     calls: Calls,
     cache: Arc<Mutex<Cache>>,
     fault_delay: Duration,
-}
-
-/// Events that progress may remember where it goes with each batch. More (a long transaction, and an outbox without `tx_snapshot`)
-/// would make it dearer than what it goes with: it is saved now and then.
-const REMEMBERED_MAX: usize = 1_000;
-
-/// What may go with a batch, if it isn't too much.
-fn light(foreseen: Option<Vec<(Partition, Progress)>>) -> Vec<(Partition, Progress)> {
-    let remembered = |progress: &[(Partition, Progress)]| progress.iter().map(|(_, p)| p.recent.len()).sum::<usize>();
-    foreseen.filter(|progress| remembered(progress) <= REMEMBERED_MAX).unwrap_or_default()
 }
 
 /// How a batch is folded.
@@ -98,7 +88,7 @@ impl Folding {
             }
             let writing = Instant::now();
             let since = wrote.map_or_else(SystemTime::now, |(since, _)| since);
-            let progress = Arc::new(if manner.saves { light(batch.foreseen()) } else { Vec::new() });
+            let progress = Arc::new(if manner.saves { batch.foreseen().unwrap_or_default() } else { Vec::new() });
             let (outcomes, with_progress) = self
                 .calls
                 .store(|sink| {
@@ -181,21 +171,5 @@ impl Folding {
                 cache.put(key, Stored { version, fields, state });
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_that_remembers_much_doesnt_go_with_each_batch() {
-        let progress = |events: i64| {
-            let recent = (0..events).map(|sequence| (7, Arc::from("a"), sequence)).collect();
-            let partition = Partition { topic: "events.loan".into(), number: 0 };
-            vec![(partition, Progress { recent, ..Progress::default() })]
-        };
-        assert_eq!(light(Some(progress(1_000))), progress(1_000));
-        assert!(light(Some(progress(1_001))).is_empty() && light(None).is_empty());
     }
 }

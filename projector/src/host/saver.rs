@@ -1,6 +1,7 @@
 //! Saves progress in the read store beside the next batch: what is saved is always behind what is written, never ahead, and
 //! after a crash the little that lies between is read again and refused by the documents' versions. Nobody waits for it, so it
-//! is saved now and then rather than after each batch: for a search index, or a table, it is a write like any other.
+//! is saved now and then rather than after each batch: for a search index, or a table, it is a write like any other. Where the
+//! store has transactions a batch saves its own, and only what it couldn't comes here.
 
 use super::calls::Calls;
 use super::retry::Backoff;
@@ -40,11 +41,12 @@ impl Saver {
 
     /// Leaves these partitions to a batch that saves their progress with what it writes; not while an older one is on its way, which
     /// might come after it.
-    pub(super) fn leaves(&mut self, partitions: &[Partition]) -> bool {
-        if self.saving.is_none() {
-            self.waiting.retain(|partition, _| !partitions.contains(partition));
+    pub(super) fn leaves<'a>(&mut self, partitions: impl Iterator<Item = &'a Partition>) -> bool {
+        if self.saving.is_some() {
+            return false;
         }
-        self.saving.is_none()
+        partitions.for_each(|partition| _ = self.waiting.remove(partition));
+        true
     }
 
     /// Whether [`Saver::saved`] has something to wait for.

@@ -1,7 +1,7 @@
 //! What progress comes to before the store has answered: a store with transactions saves it with the writes that it covers.
 
 use super::super::{Partition, Progress};
-use super::{Batch, Share, State};
+use super::{Batch, State};
 use crate::projection::ReadModelKind;
 
 impl Batch {
@@ -17,14 +17,5 @@ impl Batch {
             return None;
         }
         self.shares.iter().map(|share| Some((share.partition.clone(), share.foreseen()?))).collect()
-    }
-}
-
-impl Share {
-    fn foreseen(&self) -> Option<Progress> {
-        if self.letters.is_some() || self.stop.is_some() {
-            return None;
-        }
-        self.lane.foreseen(&self.items)
     }
 }

@@ -16,9 +16,11 @@ mod fold;
 mod foreseen;
 mod join;
 mod lookup;
+mod share;
 
 pub use join::Search;
 pub use lookup::Question;
+use share::Share;
 
 use super::lane::{Delivery, Item, Lane, LetterNote, Parked, Plan, TRIES, TRIES_TO_FIND};
 use super::rollup::{Addition, Slices};
@@ -128,18 +130,6 @@ struct Document {
     one_by_one: bool,
     expires: Option<DateTime<Utc>>,
     joined: join::Joined,
-}
-
-struct Share {
-    partition: Partition,
-    lane: Lane,
-    items: Vec<Item>,
-    letters: Option<Vec<LetterNote>>,
-    no_parking: bool,
-    /// The first item that can't be handled now.
-    stop: Option<(usize, String)>,
-    /// What was looked up for an item, by its number.
-    looked_up: HashMap<usize, lookup::Answer>,
 }
 
 /// See the module.
@@ -420,42 +410,7 @@ impl Batch {
     }
 }
 
-impl Share {
-    fn new(partition: Partition, part: Part) -> Self {
-        let items: Vec<Item> = match &part.letters {
-            None => part.lane.admit(part.deliveries, part.give_up),
-            Some(notes) => {
-                let plan =
-                    |note: Option<&LetterNote>| if note.is_some_and(|n| n.skip) { Plan::Pass } else { Plan::Fold };
-                let letters = part.deliveries.into_iter().enumerate();
-                letters.map(|(i, delivery)| Item::letter(delivery, plan(notes.get(i)))).collect()
-            }
-        };
-        let stop = items.iter().enumerate().find_map(|(i, item)| match &item.plan {
-            Plan::Stop(reason) => Some((i, reason.clone())),
-            _ => None,
-        });
-        Self {
-            partition,
-            lane: part.lane,
-            items,
-            letters: part.letters,
-            no_parking: part.no_parking,
-            stop,
-            looked_up: HashMap::new(),
-        }
-    }
-}
-
 impl Item {
-    fn letter(delivery: Delivery, plan: Plan) -> Self {
-        let plan = match (&delivery.event, plan) {
-            (Err(reason), Plan::Fold) => Plan::Fail(reason.clone()),
-            (_, plan) => plan,
-        };
-        Self::new(delivery, plan, false)
-    }
-
     /// The event, if the projection takes it.
     fn taken(&self) -> Option<&Event> {
         self.delivery.event.as_ref().ok().filter(|event| event.data.is_some())

@@ -16,6 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 /// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it or for more events.
 pub(super) const BATCH_MIN: usize = 250;
 
+/// Events that progress may remember where it is saved with each batch. More (a long transaction, and an outbox without
+/// `tx_snapshot`) would make it dearer than what it goes with: it is saved now and then.
+const REMEMBERED_MAX: usize = 1_000;
+
 /// Messages, by partition, in order.
 pub(super) type Messages = BTreeMap<Partition, Vec<Message>>;
 /// The batches under way.
@@ -123,9 +127,10 @@ impl Worker {
         self.note_in_hand();
         #[allow(clippy::cast_precision_loss, reason = "a batch's size")]
         self.setup.stats.measures.batch_events.observe(size as f64);
-        let (folding, partitions) = (self.folding.clone(), parts.iter().map(|(partition, _)| partition.clone()));
-        let saves = self.calls.sink.has_transactions() && self.saver.leaves(&partitions.collect::<Vec<_>>());
-        let manner = Manner { large: replaying, saves };
+        let saves = self.calls.sink.has_transactions()
+            && remembered(&parts) <= REMEMBERED_MAX
+            && self.saver.leaves(parts.iter().map(|(partition, _)| partition));
+        let (folding, manner) = (self.folding.clone(), Manner { large: replaying, saves });
         self.flights.spawn(async move { folding.fold(parts, manner).await.map(|folded| Landed { folded, following }) });
         Ok(())
     }
@@ -172,6 +177,11 @@ impl Worker {
     }
 }
 
+/// Events that progress remembers before a batch.
+fn remembered(parts: &[(Partition, Part)]) -> usize {
+    parts.iter().map(|(_, part)| part.lane.progress().recent.len()).sum()
+}
+
 /// Takes the first messages of these partitions, so many at most in all.
 fn first(waiting: &mut Messages, is_here: impl Fn(&Partition) -> bool, max: usize) -> Messages {
     let (mut taken, mut left) = (Messages::new(), max);
@@ -207,7 +217,9 @@ fn apart(messages: Messages, beside: usize) -> Vec<Messages> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::{Lane, Progress};
     use crate::event::Raw;
+    use std::sync::Arc;
 
     fn messages(counts: &[usize]) -> Messages {
         let of = |(number, count): (i32, &usize)| {
@@ -255,6 +267,16 @@ mod tests {
         );
         assert_eq!(offsets(&first(&mut waiting, |_| true, 500)).len(), 2);
         assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn what_progress_remembers_is_counted_over_all_partitions() {
+        let part = |events: i64| {
+            let recent = (0..events).map(|sequence| (7, Arc::from("a"), sequence)).collect();
+            let lane = Lane::new(Progress { recent, ..Progress::default() }, BTreeMap::new());
+            (Partition { topic: "events.loan".into(), number: 0 }, Part { lane, ..Part::default() })
+        };
+        assert_eq!((remembered(&[]), remembered(&[part(REMEMBERED_MAX as i64), part(1)])), (0, REMEMBERED_MAX + 1));
     }
 
     #[test]
