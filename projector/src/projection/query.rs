@@ -7,6 +7,7 @@
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A declared query: `GET` on a path. Exactly one of `document`, `search`, `suggest`, `sql` says how the store is asked; it must be
 /// one of the read model's store (Redis: `document`, Elasticsearch: `search` or `suggest`, ClickHouse and Postgres: `sql`).
@@ -179,6 +180,14 @@ pub struct QueryLimits {
     pub time_ms: u64,
     /// The largest answer, in bytes.
     pub answer_bytes: usize,
+}
+
+impl QueryLimits {
+    /// [`QueryLimits::time_ms`].
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        Duration::from_millis(self.time_ms)
+    }
 }
 
 impl Default for QueryLimits {

@@ -189,7 +189,7 @@ impl<'a> Request<'a> {
             (Template::Search(search), Reader::Search(reader)) => {
                 let reached = wait.reach().await?;
                 if wait.refreshes() && !reached.is_behind {
-                    read(model, endpoint, reader.refresh()).await?;
+                    wait.show(reader, endpoint.query.limits.time()).await?;
                 }
                 let body = search.render(arguments, after);
                 let found = read(model, endpoint, reader.search(&body)).await?;

@@ -25,11 +25,13 @@ struct Engine {
     total: Arc<AtomicI64>,
     /// How long the hit's id is made.
     long: Arc<AtomicUsize>,
+    /// How long a refresh takes.
+    refresh_ms: Arc<AtomicUsize>,
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { calls: Arc::default(), total: Arc::new(41.into()), long: Arc::default() }
+        Self { calls: Arc::default(), total: Arc::new(41.into()), long: Arc::default(), refresh_ms: Arc::default() }
     }
 }
 
@@ -42,8 +44,12 @@ async fn listen(router: Router) -> String {
 
 impl Engine {
     async fn start(&self) -> String {
-        let (calls, total, long) = (Arc::clone(&self.calls), Arc::clone(&self.total), Arc::clone(&self.long));
+        let Self { calls, total, long, refresh_ms } = self.clone();
         let handle = move |UrlPath((index, call)): UrlPath<(String, String)>, body: String| async move {
+            if call == "_refresh" {
+                let took = refresh_ms.load(Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(took.try_into().unwrap())).await;
+            }
             let body = serde_json::from_str(&body).unwrap_or(Json::Null);
             calls.lock().unwrap().push((format!("{index}/{call}"), body));
             let shards = json!({"total": 1, "successful": 1, "failed": 0});
@@ -223,6 +229,26 @@ async fn a_search_with_a_token_waits_then_refreshes_then_searches() {
     assert_eq!(answer.await.unwrap().0, 200);
     assert_eq!(world.engine.called(), ["found-g2/_refresh", "found-g2/_search"]);
     assert_eq!(world.get(&path).await.1["read-model-position"], "1");
+}
+
+#[tokio::test]
+async fn a_slow_refresh_takes_the_callers_wait_and_not_the_querys_time_and_places() {
+    let world = Arc::new(
+        World::serving(&CONFIG.replace("    paging", "    limits: { time_ms: 200, concurrency: 1 }\n    paging")).await,
+    );
+    world.handle("o-1", 9, 1);
+    world.engine.refresh_ms.store(600, Ordering::SeqCst);
+    let path = |wait_ms| format!("/things/1?consistency_token={}&wait_ms={wait_ms}", token("e", 9, "o-1", 1));
+    let waiting = tokio::spawn({
+        let (world, path) = (Arc::clone(&world), path(5_000));
+        async move { world.get(&path).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.get("/things/1").await.0, 200, "one that asks for nothing isn't held up");
+    assert!(!waiting.is_finished());
+    assert_eq!(waiting.await.unwrap().0, 200);
+    let (status, _, body) = world.get(&path(100)).await;
+    assert_eq!((status.as_u16(), &body["type"]), (503, &json!("/problems/timed-out")), "who doesn't wait for it");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) async fn freshness(State(service): State<Service>, Path(name): Path<String>, request: Request) -> Response {
@@ -57,6 +58,9 @@ async fn look(service: &Service, name: &str, request: &Parts) -> Result<Response
 
 const ALL_THAT_CAN_BE_ASKED: &str = "consistency_token and wait_ms are all that can be given here";
 
+/// For the refresh of who had waited to the last.
+const REFRESH_AT_LEAST: Duration = Duration::from_secs(1);
+
 /// Waits until `model` shows to all readers what the caller knows to be written, and gives the position that it has then.
 async fn reached(service: &Service, model: &ReadModel, asked: &Freshness, begin: Instant) -> Result<i64, Halt> {
     // Half a promise would be none.
@@ -64,8 +68,7 @@ async fn reached(service: &Service, model: &ReadModel, asked: &Freshness, begin:
     let wait = Wait::of_tokens(model, &asked, service.write_side.as_ref(), begin);
     let reached = wait.reach().await?;
     if let (Reader::Search(reader), true) = (&model.reader, wait.asks()) {
-        let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
-        reader.refresh().await.map_err(|_| Problem::store(model.name()))?;
+        wait.show(reader, REFRESH_AT_LEAST).await?;
     }
     Ok(super::freshness::position(&reached.progress))
 }

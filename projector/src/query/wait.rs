@@ -7,7 +7,7 @@ use super::live::ReadModel;
 use super::parameters::Arguments;
 use super::problem::Problem;
 use super::request::Freshness;
-use super::store::RedisReader;
+use super::store::{RedisReader, SearchReader};
 use super::template::text_of;
 use super::write_side::{WriteSide, Written};
 use crate::apply::Stored;
@@ -193,6 +193,23 @@ impl<'a> Wait<'a> {
         self.reach_by(&mut self.model.feed.subscribe()).await
     }
 
+    /// Waits until a search shows what was reached. It belongs to the waiting, so it takes none of the query's places and time; but who had
+    /// waited to the last still gets `at_least`.
+    pub(crate) async fn show(&self, reader: &SearchReader, at_least: Duration) -> Result<(), Halt> {
+        let since = Instant::now();
+        let refresh = timeout_at(self.until.max(since + at_least), reader.refresh());
+        let refreshed = tokio::select! {
+            biased;
+            refreshed = refresh => refreshed,
+            () = self.model.gate.closed() => return Err(Halt::Superseded),
+        };
+        self.note_wait(since);
+        match refreshed {
+            Ok(result) => result.map_err(|error| failed(self.model, &error).into()),
+            Err(_) => Err(Problem::timed_out().into()),
+        }
+    }
+
     async fn reach_by(&self, feed: &mut Subscription) -> Result<Reached, Halt> {
         let since = Instant::now();
         let reach = freshness::reach(feed, &self.demands, self.until);
@@ -308,7 +325,7 @@ pub(crate) async fn read<T>(
     endpoint: &Endpoint,
     work: impl Future<Output = Result<T, super::store::ReadError>>,
 ) -> Result<T, Halt> {
-    let time_max = Duration::from_millis(endpoint.query.limits.time_ms);
+    let time_max = endpoint.query.limits.time();
     let permit = tokio::time::timeout(time_max.min(QUEUE_MAX), endpoint.permits.acquire()).await;
     let Ok(Ok(_permit)) = permit else { return Err(Problem::overloaded().into()) };
     let _reading = model.gate.enter().ok_or(Halt::Superseded)?;
