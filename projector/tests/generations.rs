@@ -88,7 +88,7 @@ impl Store {
             (&Phase::Gathering, &vec![self.live, rebuild.generation_id])
         );
         let ends: Ends = self.partitions.iter().map(|p| (p.clone(), 7)).collect();
-        self.control.set_barrier(hold, barrier.barrier_id, &ends).await.unwrap();
+        self.control.set_barrier(hold, barrier.barrier_id, &ends, limit_s).await.unwrap();
         let set = self.control.barrier_of(rebuild.rebuild_id).await.unwrap().unwrap();
         assert_eq!(set.phase, Phase::Set(ends));
         barrier.barrier_id
@@ -286,7 +286,7 @@ async fn several_go_live_together_or_none_does() {
     expected.sort_unstable();
     assert_eq!(stand, expected);
     let ends: Ends = store.partitions.iter().map(|p| (p.clone(), 7)).collect();
-    store.control.set_barrier(hold, barrier.barrier_id, &ends).await.unwrap();
+    store.control.set_barrier(hold, barrier.barrier_id, &ends, LIMIT_S).await.unwrap();
     for generation in &expected[1..] {
         store.arrive(barrier.barrier_id, *generation).await;
     }
@@ -327,7 +327,7 @@ async fn nobody_waits_for_what_is_lost() {
     let barrier = store.control.barrier_of(rebuild.rebuild_id).await.unwrap().unwrap();
     assert_eq!(barrier.generations, [rebuild.generation_id]);
     let ends: Ends = store.partitions.iter().map(|p| (p.clone(), 7)).collect();
-    store.control.set_barrier(hold, barrier.barrier_id, &ends).await.unwrap();
+    store.control.set_barrier(hold, barrier.barrier_id, &ends, LIMIT_S).await.unwrap();
     store.arrive(barrier.barrier_id, rebuild.generation_id).await;
     assert!(store.control.decide(hold, barrier.barrier_id, ANN).await.unwrap());
     assert_eq!(store.states().await, [State::Dropped, State::Live], "there is no way back to it");

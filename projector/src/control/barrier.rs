@@ -22,7 +22,7 @@ use super::rebuild::{Ends, from_rows, to_rows};
 use super::step::{Actor, notify, step, turn_page};
 use super::{Control, ControlError};
 use crate::apply::Partition;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgListener, PgRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use std::collections::HashMap;
@@ -87,6 +87,9 @@ pub struct Arrival {
 
 const BARRIER: &str = "select barrier_id, rebuild_id, generations, state, ends, version from barrier";
 
+/// The channel on which it is notified that something was said at a barrier.
+const ARRIVALS_CHANNEL: &str = "projector_arrivals";
+
 impl Control {
     /// All barriers that hold now, after a number that no later barrier's key is below; those whose time is over are released
     /// first.
@@ -146,17 +149,27 @@ impl Control {
         Ok(tx.commit().await?)
     }
 
-    /// Sets the place.
+    /// Sets the place, which must be reached within `limit_s` from now.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn set_barrier(&self, hold: Hold, barrier_id: i64, ends: &Ends) -> Result<(), ControlError> {
+    pub async fn set_barrier(
+        &self,
+        hold: Hold,
+        barrier_id: i64,
+        ends: &Ends,
+        limit_s: f64,
+    ) -> Result<(), ControlError> {
         let mut tx = self.held(hold).await?;
-        sqlx::query("update barrier set state = 'set', ends = $2 where barrier_id = $1 and state = 'gathering'")
-            .bind(barrier_id)
-            .bind(to_rows(ends))
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "update barrier set state = 'set', ends = $2, expires_at = clock_timestamp() + make_interval(secs => $3)
+             where barrier_id = $1 and state = 'gathering'",
+        )
+        .bind(barrier_id)
+        .bind(to_rows(ends))
+        .bind(limit_s)
+        .execute(&mut *tx)
+        .await?;
         notify(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -179,7 +192,18 @@ impl Control {
         Ok(extended.rows_affected() > 0)
     }
 
-    /// Says how far partitions are, or that they stand at the place that was set.
+    /// Hears what is said at barriers from now on.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn hear_arrivals(&self) -> Result<PgListener, ControlError> {
+        let mut listener = PgListener::connect_with(self.pool()).await?;
+        listener.listen(ARRIVALS_CHANNEL).await?;
+        Ok(listener)
+    }
+
+    /// Says how far partitions are, or that they stand at the place that was set. Only who drives the rebuild is woken: hosts and query
+    /// services have nothing to look for, and are many.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -200,7 +224,7 @@ impl Control {
         .bind(arrivals.iter().map(|a| a.arrived).collect::<Vec<_>>())
         .execute(&mut *tx)
         .await?;
-        notify(&mut tx).await?;
+        sqlx::query("select pg_notify($1, '')").bind(ARRIVALS_CHANNEL).execute(&mut *tx).await?;
         Ok(tx.commit().await?)
     }
 

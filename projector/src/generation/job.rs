@@ -11,6 +11,7 @@ use crate::host;
 use crate::sink::Sink;
 use futures::future::try_join_all;
 use serde_json::json;
+use sqlx::postgres::PgListener;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +19,22 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Both generations must stand at the place within this time; else all are let go, and it is tried again.
+/// All owners must have said where they are within this time, and stand at the place within as long again; else all are let go, and it
+/// is tried again.
 const BARRIER_S: f64 = 2.0;
+/// For the second, each further try has so much more, up to this: a machine that is too slow for the first would never swap. Both together are
+/// no more than what readers may wait.
+const BARRIER_MORE_S: f64 = 0.5;
+const BARRIER_MAX_S: f64 = 3.0;
 /// A comparison may take so long, while both stand still.
 const COMPARE_S: f64 = 60.0;
 /// The pause before a barrier is tried again doubles up to this: each try holds the live generation too.
 const TRY_AGAIN_WITHIN_S: u64 = 30;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Where something is awaited at a barrier, every millisecond is one that readers of new events wait.
-const LOOK_EVERY_AT_BARRIER: Duration = Duration::from_millis(10);
+/// At a barrier we are woken by what is said; in case that is lost.
+const LOOK_EVERY_AT_BARRIER: Duration = Duration::from_millis(200);
+/// Until the query services follow: every millisecond is one that readers of new events wait.
+const LOOK_EVERY_FOR_READERS: Duration = Duration::from_millis(10);
 const KEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// How a job came to rest.
@@ -53,6 +61,8 @@ pub struct Job {
     samples: HashMap<i64, Vec<String>>,
     next_barrier: Instant,
     barriers: u32,
+    /// While there is a barrier.
+    arrivals: Option<PgListener>,
     /// Whether the lease went to somebody else, or the rebuild is over.
     pub(super) lost: Arc<AtomicBool>,
     keeping: JoinHandle<()>,
@@ -94,6 +104,7 @@ impl Job {
                 samples: HashMap::new(),
                 next_barrier,
                 barriers: 0,
+                arrivals: None,
                 lost,
                 keeping,
             }
@@ -146,6 +157,7 @@ impl Job {
         }
         let status = match &barrier {
             None => {
+                self.arrivals = None;
                 control.inherit_skips(pairs[0].rebuild.generation_id).await?;
                 Some(status_of(&self.site, &pairs[0].rebuild).await?)
             }
@@ -173,7 +185,7 @@ impl Job {
         let own = &pairs[0];
         match (step, barrier) {
             (Step::Wait, None) => tokio::time::sleep(LOOK_EVERY).await,
-            (Step::Wait, Some(_)) => tokio::time::sleep(LOOK_EVERY_AT_BARRIER).await,
+            (Step::Wait, Some(_)) => self.wait_for_arrivals().await?,
             (Step::Begin, _) => self.begin(own, actor, tell).await?,
             (Step::Advance(State::CatchingUp), _) => {
                 self.sink(&own.target.generation)?.replaying(false).await?;
@@ -189,7 +201,7 @@ impl Job {
             (Step::Open, _) => self.open(pairs).await?,
             (Step::Set(ends), Some(barrier)) => {
                 let ends = self.place(ends, pairs).await?;
-                control.set_barrier(self.hold, barrier.barrier_id, &ends).await?;
+                control.set_barrier(self.hold, barrier.barrier_id, &ends, self.standing_s()).await?;
             }
             (Step::Compare, Some(barrier)) => {
                 if control.extend_barrier(self.hold, barrier.barrier_id, COMPARE_S).await? {
@@ -272,9 +284,30 @@ impl Job {
         }
         tokio::time::sleep_until(self.next_barrier).await;
         let pause = Duration::from_secs((1 << self.barriers.min(5)).min(TRY_AGAIN_WITHIN_S));
-        self.next_barrier = Instant::now() + pause + Duration::from_secs_f64(BARRIER_S);
         self.barriers += 1;
+        self.next_barrier = Instant::now() + pause + Duration::from_secs_f64(BARRIER_S + self.standing_s());
+        self.arrivals = Some(self.site.control.hear_arrivals().await?);
         Ok(self.site.control.open_barrier(self.hold, BARRIER_S).await?)
+    }
+
+    /// The time until all must stand at the present barrier's place.
+    fn standing_s(&self) -> f64 {
+        (BARRIER_S + BARRIER_MORE_S * f64::from(self.barriers.saturating_sub(1))).min(BARRIER_MAX_S)
+    }
+
+    /// Until somebody has said something at the barrier, or for a while.
+    async fn wait_for_arrivals(&mut self) -> Result<(), JobError> {
+        let arrivals = match &mut self.arrivals {
+            Some(arrivals) => arrivals,
+            // Opened by whoever drove it before us.
+            none => none.insert(self.site.control.hear_arrivals().await?),
+        };
+        if let Ok(heard) = tokio::time::timeout(LOOK_EVERY_AT_BARRIER, arrivals.recv()).await {
+            heard.map_err(ControlError::from)?;
+            // One look is enough for all that was said meanwhile.
+            while arrivals.next_buffered().is_some() {}
+        }
+        Ok(())
     }
 
     /// The place: where the topics end now that all owners have said where they stand. Their furthest wouldn't do: one who died
@@ -322,7 +355,7 @@ impl Job {
             if self.lost.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY_AT_BARRIER).await;
+            tokio::time::sleep(LOOK_EVERY_FOR_READERS).await;
         }
         Ok(self.site.control.release_barrier(self.hold, barrier.barrier_id).await?)
     }
