@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::probes::{Probe, probes};
 
-const READERS: u32 = 16;
+/// So many that those whose own writes are waited for don't keep the others' rate down.
+const READERS: u32 = 32;
 /// Each reader asks so often: 355 a second in all, and direct reads. On schedule: one that waited long for an answer makes up for it, so that
 /// the rate is the readers' and not the machine's.
-const TURN: Duration = Duration::from_millis(45);
+const TURN: Duration = Duration::from_millis(90);
 const DIRECT_TURN: Duration = Duration::from_millis(20);
 /// One turn of so many follows a command of the reader's own.
 const WRITE_EVERY: usize = 40;

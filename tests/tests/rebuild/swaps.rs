@@ -19,8 +19,10 @@ use crate::{LIMIT, Projections, READ_MODELS, live, readers::Readers, rebuild, se
 const MORE_CENTS: i64 = 7;
 /// Orders a second that are placed meanwhile.
 const RATE: u32 = 15;
-/// Those that go live at one barrier.
-const TOGETHER: [&str; 4] = ["customer_order_history", "daily_revenue", "order_list_view", "account_balance"];
+/// Those that go live at one barrier. On a slow machine a search engine takes seconds to get there, which is too long for who waits for a token of
+/// the others: so two of its own go together.
+const SEARCHED: [&str; 2] = ["customer_order_history", "product_search"];
+const TOGETHER: [&str; 4] = ["daily_revenue", "order_list_view", "dashboard", "account_balance"];
 
 /// What the audit says of a read model.
 async fn audited(read_model: &str) -> Result<Value> {
@@ -98,12 +100,25 @@ async fn swapped(readers: &Readers, read_models: &[&str], arguments: &[&str]) ->
 #[ignore = "needs the stack: ./dev test"]
 async fn readers_notice_nothing_of_rebuilds_way_back_and_forward() -> Result<()> {
     let _alone = ALONE.lock().await;
+    let from = "total_amount_cents = %data.total_amount_cents";
+    let changed = Projections::with("order_summary.yaml", from, &format!("{from} + {MORE_CENTS}"))?;
+    let outcome = way_back_and_forward(&changed).await;
+    if outcome.is_err() {
+        eprintln!("the reference projection is made live for the next test: {:?}", reference_is_live().await);
+    }
+    outcome
+}
+
+async fn reference_is_live() -> Result<()> {
+    settle("order_summary").await?;
+    rebuild(&["start", "order_summary"]).await
+}
+
+async fn way_back_and_forward(changed: &Projections) -> Result<()> {
     let (shop, stores) = (Shop::open().await?, Stores::connect().await?);
     let orders: Vec<String> =
         try_join_all((0..20).map(|_| shop.place())).await?.into_iter().map(|o| o.order_id).collect();
     tools::audit_agrees(60).await?;
-    let from = "total_amount_cents = %data.total_amount_cents";
-    let changed = Projections::with("order_summary.yaml", from, &format!("{from} + {MORE_CENTS}"))?;
 
     let plan = tools::output("projector", &["plan", changed.path(), "--output", "json"], LIMIT).await?;
     ensure!(plan.status.code() == Some(2), "exit code {:?} of a plan with changes", plan.status.code());
@@ -118,10 +133,19 @@ async fn readers_notice_nothing_of_rebuilds_way_back_and_forward() -> Result<()>
     let readers = Readers::start(&shop, &stores, &orders).await?;
     let former = live("order_summary").await?;
     let how = ["--projections", changed.path(), "--verify", "all"];
-    for read_model in READ_MODELS.iter().filter(|name| !TOGETHER.contains(name)) {
+    for read_model in READ_MODELS.iter().filter(|name| !TOGETHER.contains(name) && !SEARCHED.contains(name)) {
         swapped(&readers, &[read_model], &how).await?;
+        // As an operator does who is content: all that is fed twice is too much for two cores.
+        if *read_model != "order_summary" {
+            rebuild(&["retire", read_model]).await?;
+        }
     }
-    swapped(&readers, &TOGETHER, &[&how[..], &["--together"]].concat()).await?;
+    let together = [&how[..], &["--together"]].concat();
+    swapped(&readers, &SEARCHED, &together).await?;
+    for read_model in SEARCHED {
+        rebuild(&["retire", read_model]).await?;
+    }
+    swapped(&readers, &TOGETHER, &together).await?;
     let changed = live("order_summary").await?;
     // Both ways, of one that changed and of one that went live together with others.
     for generation in [former, changed] {
