@@ -18,6 +18,24 @@ async fn opensearch_keeps_the_contract() -> Result<()> {
     contract(urls()).await
 }
 
+/// OpenSearch looks at this setting only when it opens an index. One that is changed later says the same, and changes nothing.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn an_index_in_opensearch_is_created_with_refreshes_that_wait_for_no_merge() -> Result<()> {
+    let (name, urls) = (run_name(), urls());
+    let store = Store::Elasticsearch(ElasticsearchStore::default());
+    open(&store, place(&name, 1), &urls)?.prepare().await?;
+    let (client, url) = (reqwest::Client::new(), format!("{}/{name}-g1", urls.elasticsearch_url));
+    let state = format!("{}/_cluster/state/metadata/{name}-g1", urls.elasticsearch_url);
+    let state: serde_json::Value = client.get(state).send().await?.json().await?;
+    client.delete(url).send().await?;
+    let index = &state["metadata"]["indices"][format!("{name}-g1")];
+    ensure!(index["settings"]["index"]["merge_on_flush"]["enabled"] == "false", "{state}");
+    // The second version is the engine's own, of `auto_expand_replicas`.
+    ensure!(index["settings_version"].as_i64().is_some_and(|version| version <= 2), "{state}");
+    Ok(())
+}
+
 #[tokio::test]
 #[ignore = "needs the stack: ./dev test"]
 async fn elasticsearch_7_keeps_the_contract() -> Result<()> {

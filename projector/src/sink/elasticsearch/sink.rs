@@ -105,13 +105,23 @@ impl ElasticsearchSink {
         if answer.status < 300 || there { Ok(()) } else { Err(answer.refused(&path)) }
     }
 
-    /// OpenSearch lets each refresh wait for merges of small segments, for seconds where the machine is busy; Elasticsearch doesn't
-    /// know the setting, and doesn't wait.
-    async fn refresh_without_merging(&self) -> Result<(), SinkError> {
-        let path = format!("/{}/_settings", self.index);
-        let settings = json!({"index": {"merge_on_flush.enabled": false}});
-        let answer = self.client.call(Method::Put, &path, Some(settings.to_string().into_bytes())).await?;
-        if answer.status < 300 || answer.status == 400 { Ok(()) } else { Err(answer.refused(&path)) }
+    /// Creates the index of documents. OpenSearch lets each refresh wait for merges of small segments, which is half of the time it takes, and
+    /// seconds where the machine is busy. It looks at the setting once, when it opens the index, so it must be created with it. Elasticsearch
+    /// doesn't wait, and doesn't know the setting.
+    async fn create_own_index(&self) -> Result<(), SinkError> {
+        let mut settings =
+            json!({"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": REFRESH_INTERVAL});
+        let body = |settings: &Json| json!({"settings": settings, "mappings": self.mapping});
+        let plain = body(&settings);
+        settings["merge_on_flush.enabled"] = json!(false);
+        match self.create(&self.index, &body(&settings)).await {
+            Err(SinkError::Broken { reason, .. })
+                if reason.contains("unknown setting [index.merge_on_flush.enabled]") =>
+            {
+                self.create(&self.index, &plain).await
+            }
+            created => created,
+        }
     }
 
     /// Lets an index be written to.
@@ -152,14 +162,11 @@ impl ElasticsearchSink {
 impl Sink for ElasticsearchSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         self.holders().await?;
-        let settings =
-            json!({"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": REFRESH_INTERVAL});
-        self.create(&self.index, &json!({"settings": settings, "mappings": self.mapping})).await?;
+        self.create_own_index().await?;
         self.create_progress_index().await?;
         let found = self.client.expect(Method::Get, &format!("/{}/_mapping", self.index), None).await?;
         let owner = found[&self.index]["mappings"]["_meta"]["generation"].as_str().unwrap_or("somebody else");
         if owner == self.index {
-            self.refresh_without_merging().await?;
             let hidden = json!({"properties": hidden()});
             self.client.expect(Method::Put, &format!("/{}/_mapping", self.index), Some(&hidden)).await?;
             self.open_for_writing(&self.index).await?;
