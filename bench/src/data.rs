@@ -134,9 +134,16 @@ pub(crate) struct Order {
     /// Added or removed later.
     pub(crate) moved: Line,
     pub(crate) changes: [Change; EVENTS_EACH],
+    /// So many of them have happened by the end.
+    pub(crate) happened: usize,
 }
 
 impl Order {
+    /// Whether this was among what has happened.
+    pub(crate) fn has(&self, change: Change) -> bool {
+        self.changes[..self.happened].contains(&change)
+    }
+
     fn new(number: usize, lines: usize) -> Self {
         let (mut random, changes) = (Random::new(number), changes(number));
         let id = random.uuid();
@@ -156,6 +163,7 @@ impl Order {
             placed,
             moved,
             changes,
+            happened: EVENTS_EACH,
         }
     }
 

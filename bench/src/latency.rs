@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct LatencyArgs {
     /// For the report: what else ran on the machine
     #[arg(long, default_value = "")]
-    note: String,
+    pub(crate) note: String,
     /// Print the figures, and leave the report as it is
     #[arg(long)]
-    dry: bool,
+    pub(crate) dry: bool,
 }
 
 /// All that was measured.
@@ -35,6 +35,50 @@ pub(crate) struct Load {
     /// Events appended and committed.
     pub(crate) append_ms: Option<Figures>,
     pub(crate) lag: Vec<Lag>,
+    /// Queries for each command.
+    #[serde(default)]
+    pub(crate) reads_per_write: u32,
+    /// Of each command and query.
+    #[serde(default)]
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Of the events that were followed, the parts of their way.
+    #[serde(default)]
+    pub(crate) legs: Vec<Leg>,
+    #[serde(default)]
+    pub(crate) processes: Vec<Process>,
+    #[serde(default)]
+    pub(crate) elapsed_s: f64,
+}
+
+/// What a component or service took meanwhile.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) name: String,
+    /// Seconds of a core.
+    pub(crate) cpu_s: f64,
+    pub(crate) memory_mb: u64,
+}
+
+/// Of one command or query, from its slot in the schedule to the answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    /// `command` or `query`.
+    pub(crate) side: String,
+    pub(crate) name: String,
+    pub(crate) ok: u64,
+    pub(crate) refused: u64,
+    pub(crate) errors: u64,
+    pub(crate) latency_ms: Figures,
+}
+
+/// A part of an event's way, into one kind of store or before any.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Leg {
+    pub(crate) leg: String,
+    pub(crate) store: Option<String>,
+    pub(crate) events: u64,
+    #[serde(flatten)]
+    pub(crate) took: Figures,
 }
 
 /// Of a read model: from the commit until readers see it.

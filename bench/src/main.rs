@@ -5,11 +5,12 @@
 //! - [`peer`]: (c), the consumer that a competent team writes without a platform.
 //! - [`ours`]: hosts and rebuilds of the projector, in processes of their own ([`process`], [`usage`]).
 //! - [`oracle`]: what must be found.
-//! - [`throughput`]: events a second; [`scale`]: what more of something costs; [`latency`]. [`report`]: docs/benchmarks.md and .json, made of all parts.
+//! - [`throughput`]: events a second; [`scale`]: what more of something costs; [`latency`]; [`soak`]: memory over ten minutes; [`growth`]: what an event costs while more is stored. [`report`]: docs/benchmarks.md and .json, made of all parts.
 
 #![allow(clippy::cast_precision_loss, reason = "rates and ratios of counts far below 2^52")]
 
 mod data;
+mod growth;
 mod latency;
 mod machine;
 mod oracle;
@@ -18,6 +19,7 @@ mod peer;
 mod process;
 mod report;
 mod scale;
+mod soak;
 mod stores;
 mod throughput;
 mod topic;
@@ -40,7 +42,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
     bin_name = "./dev bench",
     max_term_width = 110,
     args_conflicts_with_subcommands = true,
-    override_usage = "./dev bench [OPTIONS]\n       ./dev bench scale|latency [OPTIONS]"
+    override_usage = "./dev bench [OPTIONS]\n       ./dev bench scale|growth|latency|soak [OPTIONS]"
 )]
 struct Cli {
     #[command(flatten)]
@@ -55,8 +57,12 @@ struct Cli {
 enum Command {
     /// Partitions, hosts, read models on a host, lines in a document, events on one key
     Scale(scale::ScaleArgs),
+    /// What an event costs while the store grows to ten million documents
+    Growth(growth::GrowthArgs),
     /// From a command to the read models, at 50, 200 and 500 commands a second
     Latency(latency::LatencyArgs),
+    /// What our services hold in memory over ten minutes of commands and queries
+    Soak(latency::LatencyArgs),
     /// Write docs/benchmarks.md anew from docs/benchmarks.json
     Report,
     /// The straightforward consumer, in a process of its own
@@ -78,7 +84,9 @@ fn main() -> ExitCode {
                 match cli.command {
                     None => Box::pin(throughput::run(&cli.at, &cli.throughput)).await,
                     Some(Command::Scale(args)) => Box::pin(scale::run(&cli.at, &args)).await,
+                    Some(Command::Growth(args)) => Box::pin(growth::run(&cli.at, &args)).await,
                     Some(Command::Latency(args)) => latency::run(&args),
+                    Some(Command::Soak(args)) => soak::run(&args),
                     Some(Command::Report) => report::Report::write_anew(),
                     Some(Command::Peer(args)) => peer::run(&args).await,
                 }

@@ -31,7 +31,7 @@ fn summary(order: &Order) -> Json {
     json!({
         "order_id": order.id, "customer_id": order.customer_id, "customer_name": order.customer_name,
         "item_count": lines.len(), "total_amount_cents": total(&lines), "currency": order.currency,
-        "status": status(order), "version": 5, "updated_at": time(order.at(4)),
+        "status": status(order), "version": order.happened, "updated_at": time(order.at(order.happened - 1)),
     })
 }
 
@@ -47,7 +47,7 @@ fn search(order: &Order) -> Json {
 
 fn details(order: &Order) -> Json {
     let lines = lines(order);
-    let cancelled = order.changes.contains(&Change::Cancelled);
+    let (shipped, cancelled) = (order.has(Change::Shipped), order.has(Change::Cancelled));
     let shown = |show: bool, value: Json| if show { value } else { Json::Null };
     json!({
         "order_id": order.id, "customer_id": order.customer_id, "customer_name": order.customer_name,
@@ -55,10 +55,10 @@ fn details(order: &Order) -> Json {
         "item_count": lines.len(), "total_amount_cents": total(&lines), "currency": order.currency,
         "shipping_address": {"street": null, "city": order.city, "zip": "8001", "country": "CH"},
         "estimated_delivery": time(order.at(0) + chrono::TimeDelta::days(5)), "placed_at": time(order.at(0)),
-        "shipped_at": shown(!cancelled, time(order.at(3)).into()),
-        "tracking_number": shown(!cancelled, tracking_number(order).into()),
+        "shipped_at": shown(shipped, time(order.at(3)).into()),
+        "tracking_number": shown(shipped, tracking_number(order).into()),
         "cancelled_at": shown(cancelled, time(order.at(3)).into()),
-        "cancellation_reason": shown(cancelled, "changed my mind".into()), "version": 5,
+        "cancellation_reason": shown(cancelled, "changed my mind".into()), "version": order.happened,
     })
 }
 
@@ -81,10 +81,10 @@ fn revenue(order: &Order) -> Vec<(String, Document)> {
 
 /// The lines in the end.
 fn lines(order: &Order) -> Vec<&Line> {
-    let removed = order.changes.contains(&Change::Removed);
+    let removed = order.has(Change::Removed);
     let mut lines: Vec<&Line> =
         order.placed.iter().filter(|line| !removed || line.item_id != order.moved.item_id).collect();
-    if !removed {
+    if order.has(Change::Added) {
         lines.push(&order.moved);
     }
     lines
@@ -102,7 +102,13 @@ fn line(line: &&Line) -> Json {
 }
 
 fn status(order: &Order) -> &'static str {
-    if order.changes.contains(&Change::Cancelled) { "cancelled" } else { "delivered" }
+    let changes = [
+        (Change::Cancelled, "cancelled"),
+        (Change::Delivered, "delivered"),
+        (Change::Shipped, "shipped"),
+        (Change::Paid, "confirmed"),
+    ];
+    changes.into_iter().find(|(change, _)| order.has(*change)).map_or("pending", |(_, status)| status)
 }
 
 /// The customer's address, which no other field gives.

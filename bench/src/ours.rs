@@ -85,8 +85,26 @@ impl Site {
         for host in 0..hosts {
             self.hosts.push(Host::start(&self.env, self.ports + host)?);
         }
-        let pace = self.follow(&live, events).await?;
+        let pace = self.follow(&live, events, &mut |_| ()).await?;
         self.measured(&live, pace, 0.0, &meter).await
+    }
+
+    /// Reads the topic live on one host; at each mark, a number of events handled, what was taken until then.
+    pub(crate) async fn grow(&mut self, store: Store, marks: &[usize]) -> Result<Vec<Mark>> {
+        process::finish(process::projector(&["apply", &self.files.display().to_string()], &self.env)?).await?;
+        let live = self.control.live().await?;
+        let host = Host::start(&self.env, self.ports)?;
+        let pid = host.pid;
+        self.hosts.push(host);
+        let (meter, mut seen) = (Meter::start(store.component()), Vec::new());
+        let mut see = |handled: i64| {
+            let handled = usize::try_from(handled).unwrap_or(0);
+            if marks.get(seen.len()).is_some_and(|mark| handled >= *mark) {
+                seen.push(Mark { handled, usage: meter.read(), cpu_s: usage::cpu_s(pid) });
+            }
+        };
+        self.follow(&live, *marks.last().context("no marks")?, &mut see).await?;
+        Ok(seen)
     }
 
     /// Builds another generation and makes it live.
@@ -106,7 +124,7 @@ impl Site {
             ensure!(!job.is_finished(), "the rebuild ended before it began");
             tokio::time::sleep(LOOK_EVERY).await;
         };
-        let pace = self.follow(&targets, events).await?;
+        let pace = self.follow(&targets, events, &mut |_| ()).await?;
         let run = self.measured(&targets, pace, cpu, &meter).await?;
         job.await??;
         Ok(run)
@@ -116,7 +134,8 @@ impl Site {
         self.hosts.iter().map(|host| usage::cpu_s(host.pid)).sum()
     }
 
-    async fn follow(&mut self, generations: &[Generation], events: usize) -> Result<Pace> {
+    /// Waits until so many events are handled; `see` is told how many are.
+    async fn follow(&mut self, generations: &[Generation], events: usize, see: &mut dyn FnMut(i64)) -> Result<Pace> {
         let mut first: Option<(Instant, i64)> = None;
         let (mut moved, mut last) = (Instant::now(), 0);
         loop {
@@ -128,6 +147,7 @@ impl Site {
             let now = Instant::now();
             if handled > last {
                 (moved, last) = (now, handled);
+                see(handled);
                 let (at, before) = *first.get_or_insert((now, handled));
                 if handled >= i64::try_from(events)? {
                     return Ok(Pace { counted: handled - before, took: now - at, events });
@@ -172,6 +192,14 @@ impl Site {
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut PgConnection::connect(&self.server).await?).await?;
         Ok(())
     }
+}
+
+/// What was taken until so many events were handled.
+pub(crate) struct Mark {
+    pub(crate) handled: usize,
+    pub(crate) usage: Usage,
+    /// CPU seconds of the host.
+    pub(crate) cpu_s: f64,
 }
 
 /// How fast events were handled between the first progress seen and the last.

@@ -19,7 +19,7 @@ use std::process::Stdio;
 /// Limits are the best of so many tries.
 const TRIES: usize = 3;
 /// Partitions of the topic.
-const PARTITIONS: i32 = 4;
+pub(crate) const PARTITIONS: i32 = 4;
 
 /// Where everything is.
 #[derive(Clone, Debug, clap::Args)]
@@ -134,12 +134,22 @@ pub(crate) async fn run(at: &Where, args: &ThroughputArgs) -> Result<()> {
     Ok(())
 }
 
-/// Makes the topic anew and fills it.
+/// Makes the topic anew and fills it with all events.
 pub(crate) async fn fill(at: &Where, data: Data, partitions: i32) -> Result<()> {
+    fill_with(at, data, data.timeline().into_iter(), partitions).await
+}
+
+/// Makes the topic anew and fills it with these events.
+pub(crate) async fn fill_with(
+    at: &Where,
+    data: Data,
+    events: impl Iterator<Item = (usize, usize)> + Send + 'static,
+    partitions: i32,
+) -> Result<()> {
     let encoder = Encoder::new(&at.schemas_dir, &at.schema_registry_url).await?;
     topic::make(&at.kafka_brokers, partitions).await?;
     let brokers = at.kafka_brokers.clone();
-    tokio::task::spawn_blocking(move || topic::fill(&brokers, data, &encoder)).await??;
+    tokio::task::spawn_blocking(move || topic::fill(&brokers, data, events, &encoder)).await??;
     Ok(())
 }
 

@@ -175,8 +175,13 @@ pub(crate) async fn make(brokers: &str, partitions: i32) -> Result<()> {
     Ok(())
 }
 
-/// Sends all events. Blocks.
-pub(crate) fn fill(brokers: &str, data: Data, encoder: &Encoder) -> Result<()> {
+/// Sends these events: an order's number, and which of its events. Blocks.
+pub(crate) fn fill(
+    brokers: &str,
+    data: Data,
+    events: impl Iterator<Item = (usize, usize)>,
+    encoder: &Encoder,
+) -> Result<()> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("partitioner", "murmur2_random")
@@ -186,7 +191,7 @@ pub(crate) fn fill(brokers: &str, data: Data, encoder: &Encoder) -> Result<()> {
         .set("batch.size", "131072")
         .set("queue.buffering.max.messages", "200000")
         .create()?;
-    for (index, (number, place)) in data.timeline().into_iter().enumerate() {
+    for (index, (number, place)) in events.enumerate() {
         let order = data.order(number);
         let payload = encoder.encode(&order, place)?;
         let (key, txid) = (order.id.to_string(), 1_000 + index);

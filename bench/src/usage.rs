@@ -5,9 +5,8 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Instant;
-
-/// The kernel's unit of CPU time, on every Linux that there is.
-const TICKS_A_SECOND: f64 = 100.0;
+use xtask::usage::TICKS_A_SECOND;
+pub(crate) use xtask::usage::cpu_s;
 
 /// Of a span of time.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -81,18 +80,6 @@ fn machine_cpu_s() -> f64 {
     // user, nice, system, then idle and iowait, then interrupts, soft ones, what a hypervisor took
     let busy = fields.iter().enumerate().filter(|(i, _)| !matches!(i, 3 | 4 | 8..));
     busy.map(|(_, ticks)| ticks).sum::<f64>() / TICKS_A_SECOND
-}
-
-/// CPU seconds of a process, with its threads and children.
-pub(crate) fn cpu_s(pid: u32) -> f64 {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    // Behind the name, which may have anything in it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = fields.iter().skip(11).take(4).filter_map(|text| text.parse::<f64>().ok()).sum::<f64>();
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-    let children: String = children.collect::<Vec<_>>().join(" ");
-    ticks / TICKS_A_SECOND + children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(cpu_s).sum::<f64>()
 }
 
 /// The most memory that a process ever had, in MB.

@@ -4,15 +4,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use axum::{Router, body::Bytes, http::StatusCode, routing::post};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value as Any};
-use prost::Message;
 use serde_json::{Value, json};
 use tests::{
     ALONE, eventually,
@@ -20,6 +15,7 @@ use tests::{
     shop::{Shop, text},
     var,
 };
+use xtask::traces::{Receiver, Span};
 
 const SOON: Duration = Duration::from_secs(60);
 /// What every write is held back, so that the events of several commands come into one batch.
@@ -39,86 +35,21 @@ const FED: [(&str, &str); 8] = [
     ("product_stats", "redis"),
 ];
 
-#[derive(Clone, Debug)]
-struct Span {
-    service: String,
-    trace: String,
-    id: String,
-    parent: String,
-    name: String,
-    from: u64,
-    to: u64,
-    event_type: Option<String>,
-    links: Vec<String>,
-}
-
 /// A receiver, and the instance's services that send to it.
 struct Traced {
-    spans: Arc<Mutex<Vec<Span>>>,
-    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    receiver: Receiver,
     processes: Vec<Process>,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn value(attributes: &[KeyValue], key: &str) -> Option<String> {
-    match attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value? {
-        Any::StringValue(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn received(body: &[u8]) -> Result<Vec<Span>> {
-    let mut spans = Vec::new();
-    for of in ExportTraceServiceRequest::decode(body)?.resource_spans {
-        let service =
-            of.resource.and_then(|resource| value(&resource.attributes, "service.name")).context("no service")?;
-        for span in of.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            spans.push(Span {
-                service: service.clone(),
-                trace: hex(&span.trace_id),
-                id: hex(&span.span_id),
-                parent: hex(&span.parent_span_id),
-                event_type: value(&span.attributes, "event.type"),
-                name: span.name,
-                from: span.start_time_unix_nano,
-                to: span.end_time_unix_nano,
-                links: span.links.iter().map(|link| hex(&link.span_id)).collect(),
-            });
-        }
-    }
-    Ok(spans)
 }
 
 impl Traced {
     async fn start() -> Result<Self> {
-        let spans = Arc::<Mutex<Vec<Span>>>::default();
-        let got = Arc::clone(&spans);
-        let take = move |body: Bytes| {
-            let status = match received(&body) {
-                Ok(more) => {
-                    got.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
-                    StatusCode::OK
-                }
-                Err(error) => {
-                    eprintln!("not OTLP: {error:#}");
-                    StatusCode::BAD_REQUEST
-                }
-            };
-            async move { status }
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let app = Router::new().route("/v1/traces", post(take));
-        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        let receiver = Receiver::start().await?;
         let names = ["command-api", "projector-run", "projector-serve"];
         let processes = names.into_iter().map(Process::running).collect::<Result<Vec<_>>>()?;
-        let traced = Self { spans, server, processes };
+        let traced = Self { receiver, processes };
         // Only what is asked for is kept: a share of 0 of what nobody has decided on.
         let on = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", traced.receiver.url()),
             ("OTEL_TRACES_SAMPLER_ARG", "0"),
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
             ("PROJECTOR_FAULT_DELAY_MS", HELD_MS),
@@ -142,13 +73,11 @@ impl Traced {
     }
 
     async fn stop(self) -> Result<()> {
-        self.server.abort();
         self.restart(&OFF).await
     }
 
     fn of(&self, trace: &str) -> Vec<Span> {
-        let all = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter(|span| span.trace == trace).cloned().collect()
+        self.receiver.spans().into_iter().filter(|span| span.trace == trace).collect()
     }
 
     /// A trace, as soon as it is as expected; else what is wrong with it.
@@ -305,7 +234,7 @@ async fn one_trace_shows_a_commands_whole_way() -> Result<()> {
     })
     .await?;
     ensure!(traced.of(&nobodys).is_empty(), "{:#?}", traced.of(&nobodys));
-    let all = traced.spans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let all = traced.receiver.spans();
     let known: Vec<_> = callers.iter().map(|(_, trace)| trace).chain([&trace, &last]).collect();
     let strange: Vec<_> = all.iter().filter(|span| !known.contains(&&span.trace)).collect();
     ensure!(strange.is_empty(), "nobody asked for {strange:#?}");

@@ -19,6 +19,9 @@ struct Cli {
     /// Which instance: its state is in `run/NAME`. `test` uses other ports, so that both can run.
     #[arg(long, global = true, env = "DEV_INSTANCE", default_value = "dev", value_name = "NAME")]
     instance: String,
+    /// Our services as for production (`cargo build --release`: many minutes the first time), with `services up` and `demo`
+    #[arg(long, global = true)]
+    release: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -130,7 +133,10 @@ pub async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = Settings::load()?;
-    let instance = Instance::new(settings, &cli.instance)?;
+    let mut instance = Instance::new(settings, &cli.instance)?;
+    if cli.release {
+        instance = instance.released();
+    }
     match cli.command {
         // ./dev does it before it starts this program.
         Command::Prerequisites => {}

@@ -2,6 +2,8 @@
 //! audit and the demo. Everything of one instance lives in `run/<instance>`; downloads live in `.cache/stack`.
 
 pub mod cli;
+pub mod traces;
+pub mod usage;
 
 mod audit;
 mod bench;

@@ -16,11 +16,10 @@ use crate::settings::Instance;
 const MAKE_WAY: &str = "compose/native/make-way";
 
 /// How nice a process is: on a few cores that all share, who waits for a commit or an answer comes before what follows behind.
-/// Without this, 200 commands a second on two cores end in time-outs (docs/write-side.md). Tests have equal shares: what they ask
-/// of partitions that change hands, as fast as the engine answers, must hold without favour.
+/// Without this, 200 commands a second on two cores end in time-outs (docs/write-side.md).
 fn makes_way(instance: &Instance, name: &str) -> u8 {
     match name {
-        _ if instance.is_for_tests() => 0,
+        _ if !instance.has_answers_first() => 0,
         "kafka" | "connect" | "registry" | "projector-run" | "search" | "elasticsearch7" | "clickhouse" => 6,
         _ => 0,
     }

@@ -1,9 +1,9 @@
 //! Our three services on top of the components: prepared in order, then started; each step fails with its log.
 
 use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
 use crate::process;
@@ -50,7 +50,10 @@ pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
     if !missing.is_empty() {
         bail!("not running: {}; start them with ./dev up --instance {}", missing.join(", "), instance.name());
     }
-    stop_older_builds(instance).await?;
+    if instance.is_released() {
+        build_release(instance).await?;
+    }
+    stop_other_builds(instance).await?;
     stack::check_ports(instance, &SERVICES)?;
     eprintln!("services of instance `{}`", instance.name());
     let board = Board::new();
@@ -81,6 +84,14 @@ pub(crate) async fn up(instance: &Instance) -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Everything as for production. `./dev` itself has built the other profile by then.
+pub(crate) async fn build_release(instance: &Instance) -> anyhow::Result<()> {
+    let mut build = tokio::process::Command::new("cargo");
+    build.args(["build", "--release", "--workspace", "--bins"]).current_dir(instance.root()).kill_on_drop(true);
+    ensure!(build.status().await.context("running cargo")?.success(), "cargo build --release failed");
     Ok(())
 }
 
@@ -119,14 +130,13 @@ pub(crate) async fn down(instance: &Instance) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A service that was built anew since it started is stopped, so that `up` runs what the sources say.
-async fn stop_older_builds(instance: &Instance) -> anyhow::Result<()> {
-    let modified =
-        |path: &std::path::Path| fs::metadata(path).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+/// A service that isn't what is to run, since it was built anew or otherwise, is stopped.
+async fn stop_other_builds(instance: &Instance) -> anyhow::Result<()> {
     for stage in STAGES.iter().rev() {
         let Stage::Serve { service, binary, .. } = stage else { continue };
-        let older = modified(&instance.binary(binary)) > modified(&instance.pid_file(service));
-        if older && process::alive(instance, service).is_some() {
+        let Some(pid) = process::alive(instance, service) else { continue };
+        // A file that was replaced is no longer where it was: the link then says "(deleted)" behind its path.
+        if fs::read_link(format!("/proc/{pid}/exe")).ok() != instance.binary(binary).canonicalize().ok() {
             process::stop(instance, service, Signal::TERM, Duration::from_secs(15)).await?;
         }
     }

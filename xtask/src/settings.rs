@@ -143,6 +143,9 @@ pub(crate) struct Instance {
     name: String,
     settings: Settings,
     ports: BTreeMap<Port, u16>,
+    release: bool,
+    answers_first: bool,
+    more: BTreeMap<String, String>,
 }
 
 impl Instance {
@@ -159,7 +162,38 @@ impl Instance {
                 number.checked_add(offset).with_context(|| format!("{port} + TEST_PORT_OFFSET is above 65535"))?;
             ports.insert(port, moved);
         }
-        Ok(Self { name: name.to_owned(), settings, ports })
+        let answers_first = name != TEST;
+        Ok(Self { name: name.to_owned(), settings, ports, release: false, answers_first, more: BTreeMap::new() })
+    }
+
+    /// The same, with our own binaries as `cargo build --release` leaves them.
+    #[must_use]
+    pub(crate) fn released(self) -> Self {
+        Self { release: true, ..self }
+    }
+
+    /// The same, on which who waits for an answer comes before what follows behind: as every instance but that of the tests.
+    #[must_use]
+    pub(crate) fn answers_first(self) -> Self {
+        Self { answers_first: true, ..self }
+    }
+
+    /// The same, with more in the environment of our services.
+    #[must_use]
+    pub(crate) fn with(mut self, variables: &[(&str, &str)]) -> Self {
+        self.more.extend(variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        self
+    }
+
+    /// Whether processes have unequal shares of the machine. Those of tests have equal ones: what they ask of partitions that
+    /// change hands, as fast as the engine answers, must hold without favour.
+    pub(crate) fn has_answers_first(&self) -> bool {
+        self.answers_first
+    }
+
+    /// Whether its services are built as for production.
+    pub(crate) fn is_released(&self) -> bool {
+        self.release
     }
 
     /// Whether it is the one that the tests use, and nobody else.
@@ -202,14 +236,9 @@ impl Instance {
         self.dir().join("pid").join(name)
     }
 
-    /// One of our own binaries, as `cargo build` leaves it.
+    /// One of our own binaries, as cargo leaves it.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
-        self.target().join("debug").join(name)
-    }
-
-    /// The same, as `cargo build --release` leaves it.
-    pub(crate) fn release_binary(&self, name: &str) -> PathBuf {
-        self.target().join("release").join(name)
+        self.target().join(if self.release { "release" } else { "debug" }).join(name)
     }
 
     fn target(&self) -> PathBuf {
@@ -280,6 +309,7 @@ impl Instance {
         if self.is_for_tests() {
             env.insert("ELASTICSEARCH7_URL".to_owned(), self.http(Port::Elasticsearch7));
         }
+        env.extend(self.more.clone());
         env
     }
 }

@@ -17,6 +17,9 @@ const ALL: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
 /// Tests of one binary at a time: enough to be quick, few enough to leave the shared stores' latencies alone.
 const THREADS: &str = "--test-threads=4";
 
+/// Errors say by themselves where they came about: fifty frames of a runtime below each only hide it. Panics keep theirs.
+const BACKTRACES: &str = "RUST_LIB_BACKTRACE";
+
 /// The long forms of the fault suite and of read-your-writes: too long for every run, so they are left out unless they are asked for.
 const LONG_FORM: &str = "long_form";
 
@@ -135,6 +138,9 @@ async fn fresh_then_test(instance: &Instance, selection: &[&str], filter: &[&str
 fn cargo(instance: &Instance, arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).envs(instance.env()).current_dir(instance.root()).kill_on_drop(true);
+    if std::env::var_os(BACKTRACES).is_none() {
+        command.env(BACKTRACES, "0");
+    }
     command
 }
 

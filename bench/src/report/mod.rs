@@ -1,13 +1,17 @@
 //! The one report: docs/benchmarks.json with all figures, docs/benchmarks.md made of it. Each part keeps what it was measured
 //! with; measuring one part leaves the others as they are.
 
+mod growth;
 mod latency;
 mod scale;
+mod soak;
 mod throughput;
 
+use crate::growth::Growth;
 use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::scale::Scale;
+use crate::soak::Soak;
 use crate::throughput::Throughput;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -22,6 +26,8 @@ pub(crate) struct Report {
     throughput: Option<Throughput>,
     latency: Option<Latency>,
     scale: Option<Scale>,
+    growth: Option<Growth>,
+    soak: Option<Soak>,
 }
 
 /// What was measured now.
@@ -29,6 +35,8 @@ pub(crate) enum Part {
     Throughput(Throughput),
     Latency(Latency),
     Scale(Scale),
+    Growth(Growth),
+    Soak(Soak),
 }
 
 impl Report {
@@ -39,6 +47,8 @@ impl Report {
             Part::Throughput(throughput) => report.throughput = Some(throughput),
             Part::Latency(latency) => report.latency = Some(latency),
             Part::Scale(scale) => report.scale = Some(scale),
+            Part::Growth(growth) => report.growth = Some(growth),
+            Part::Soak(soak) => report.soak = Some(soak),
         }
         if dry {
             println!("{}", report.markdown()?);
@@ -75,6 +85,12 @@ impl Report {
         }
         if let Some(scale) = &self.scale {
             scale::write(&mut text, scale)?;
+        }
+        if let Some(growth) = &self.growth {
+            growth::write(&mut text, growth)?;
+        }
+        if let Some(soak) = &self.soak {
+            soak::write(&mut text, soak)?;
         }
         Ok(text)
     }

@@ -8,7 +8,7 @@ mod search;
 
 use crate::oracle::{self, Document};
 use crate::{data::Data, peer};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use projector::sink::StoreUrls;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -122,6 +122,15 @@ impl Stores {
             Store::Search => search::feed(self, documents).await,
             Store::Clickhouse => clickhouse::feed(self, documents).await,
             Store::Postgres => postgres::feed(self, documents).await,
+        }
+    }
+
+    /// Some documents of ours, by their keys; of Redis and Postgres.
+    pub(crate) async fn some(&self, store: Store, keys: &[String]) -> Result<HashMap<String, Document>> {
+        match store {
+            Store::Redis => redis::some(self, keys).await,
+            Store::Postgres => postgres::some(self, keys).await,
+            Store::Search | Store::Clickhouse => bail!("{store:?} is read as a whole only"),
         }
     }
 

@@ -4,7 +4,9 @@ use super::{Fed, Stores};
 use crate::oracle::Document;
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
 use serde_json::Value as Json;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json as Jsonb;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use std::collections::HashMap;
@@ -82,8 +84,16 @@ pub(super) async fn feed(stores: &Stores, documents: impl Iterator<Item = (Strin
 }
 
 pub(super) async fn found(stores: &Stores) -> Result<HashMap<String, Document>> {
-    let mut connection = connect(stores).await?;
-    let mut rows = sqlx::query("select to_jsonb(t) from read_models.order_details as t").fetch(&mut connection);
+    read(sqlx::query("select to_jsonb(t) from read_models.order_details as t").fetch(&mut connect(stores).await?)).await
+}
+
+pub(super) async fn some(stores: &Stores, keys: &[String]) -> Result<HashMap<String, Document>> {
+    let sql = "select to_jsonb(t) from read_models.order_details as t where order_id::text = any($1)";
+    let sql = sqlx::query(sql).bind(keys);
+    read(sql.fetch(&mut connect(stores).await?)).await
+}
+
+async fn read(mut rows: BoxStream<'_, sqlx::Result<PgRow>>) -> Result<HashMap<String, Document>> {
     let mut found = HashMap::new();
     while let Some(row) = rows.try_next().await? {
         let Jsonb(document): Jsonb<Document> = row.try_get(0)?;

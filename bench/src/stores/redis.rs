@@ -70,21 +70,41 @@ pub(super) async fn found(stores: &Stores, whose: Whose) -> Result<HashMap<Strin
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(2_000);
         let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
-        let mut pipeline = redis::pipe();
-        for key in &keys {
-            pipeline.hgetall(key);
-        }
-        if !keys.is_empty() {
-            let hashes: Vec<HashMap<String, String>> = pipeline.query_async(&mut connection).await?;
-            for (key, hash) in keys.into_iter().zip(hashes) {
-                let visible = hash.into_iter().filter(|(name, _)| !name.starts_with('_'));
-                let document = visible.map(|(name, text)| (name, Json::String(text))).collect();
-                found.insert(key.strip_prefix(prefix).context("a key of another prefix")?.to_owned(), document);
-            }
+        for (key, document) in keys.iter().zip(hashes(&mut connection, &keys).await?) {
+            found.insert(key.strip_prefix(prefix).context("a key of another prefix")?.to_owned(), document);
         }
         cursor = next;
         if cursor == 0 {
             return Ok(found);
         }
     }
+}
+
+pub(super) async fn some(stores: &Stores, keys: &[String]) -> Result<HashMap<String, Document>> {
+    let mut connection = connect(stores, 0).await?;
+    let mut found = HashMap::new();
+    for keys in keys.chunks(2_000) {
+        let prefixed: Vec<String> = keys.iter().map(|key| format!("order:{key}")).collect();
+        let documents = hashes(&mut connection, &prefixed).await?;
+        // Of a key that isn't there Redis gives a hash without fields.
+        found.extend(keys.iter().cloned().zip(documents).filter(|(_, document)| !document.is_empty()));
+    }
+    Ok(found)
+}
+
+/// The visible fields of each.
+async fn hashes(connection: &mut MultiplexedConnection, keys: &[String]) -> Result<Vec<Document>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pipeline = redis::pipe();
+    for key in keys {
+        pipeline.hgetall(key);
+    }
+    let hashes: Vec<HashMap<String, String>> = pipeline.query_async(connection).await?;
+    let visible = |hash: HashMap<String, String>| {
+        let fields = hash.into_iter().filter(|(name, _)| !name.starts_with('_'));
+        fields.map(|(name, text)| (name, Json::String(text))).collect()
+    };
+    Ok(hashes.into_iter().map(visible).collect())
 }

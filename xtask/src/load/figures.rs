@@ -44,7 +44,7 @@ impl Display for Figures {
 
 /// Of latencies, to three digits.
 #[derive(Debug, Clone)]
-pub(super) struct Latencies(Histogram<u64>);
+pub(crate) struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     #[expect(clippy::expect_used, reason = "the bounds are constants, and valid")]
@@ -54,7 +54,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    pub(super) fn add(&mut self, latency: Duration) {
+    pub(crate) fn add(&mut self, latency: Duration) {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
@@ -63,8 +63,12 @@ impl Latencies {
         let _ = self.0.add(&other.0);
     }
 
-    pub(super) fn figures(&self) -> Figures {
+    pub(crate) fn figures(&self) -> Figures {
         Figures::of(&self.0)
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

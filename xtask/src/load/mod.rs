@@ -27,7 +27,7 @@ mod setup;
 mod tally;
 mod tpch;
 
-pub(crate) use figures::Figures;
+pub(crate) use figures::{Figures, Latencies};
 pub(crate) use report::{Report, Sample};
 
 use std::time::Duration;
@@ -160,12 +160,19 @@ impl Ready {
     }
 }
 
-/// As [`prepare`] and [`Ready::drive`], with what the projector made of it, if it runs.
+/// As [`prepare`] and [`measure`].
 ///
 /// # Errors
-/// As [`prepare`].
+/// As both.
 pub(crate) async fn run(instance: &Instance, args: &LoadArgs) -> Result<Report> {
-    let ready = prepare(instance, args).await?;
+    measure(instance, prepare(instance, args).await?).await
+}
+
+/// As [`Ready::drive`], with what the projector made of it, if it runs.
+///
+/// # Errors
+/// When the projector no longer answers.
+pub(crate) async fn measure(instance: &Instance, ready: Ready) -> Result<Report> {
     let before = lag::Status::read(instance).await;
     let mut report = ready.drive().await;
     match before {

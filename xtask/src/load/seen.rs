@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+
 /// An order is looked at by others when it is as old as this: until then it may be on its way.
 const OLD_ENOUGH: Duration = Duration::from_secs(1);
 
@@ -18,13 +20,16 @@ pub(super) struct Placed {
     pub(super) order_id: String,
     pub(super) sequence: i64,
     pub(super) token: String,
-    at: Instant,
+    /// When that was answered.
+    pub(super) at: Instant,
 }
 
 /// Shared by all readers.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     placed: Mutex<Vec<Placed>>,
+    /// The latest of them.
+    latest: watch::Sender<Option<Placed>>,
     /// The highest version of a document that was answered, by query and id.
     versions: Mutex<HashMap<(&'static str, String), i64>>,
 }
@@ -37,12 +42,28 @@ impl Seen {
     /// Takes note of an order that was accepted.
     pub(super) fn placed(&self, order_id: &str, sequence: i64, token: &str) {
         let (order_id, token) = (order_id.to_owned(), token.to_owned());
-        lock(&self.placed).push(Placed { order_id, sequence, token, at: Instant::now() });
+        let placed = Placed { order_id, sequence, token, at: Instant::now() };
+        lock(&self.placed).push(placed.clone());
+        self.latest.send_replace(Some(placed));
+    }
+
+    /// The next one, once it was accepted.
+    pub(super) async fn next_placed(&self) -> Placed {
+        let mut latest = self.latest.subscribe();
+        loop {
+            // `self` has the sender, so there always is one.
+            if latest.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(placed) = latest.borrow_and_update().clone() {
+                return placed;
+            }
+        }
     }
 
     /// The one that was placed last.
     pub(super) fn latest(&self) -> Option<Placed> {
-        lock(&self.placed).last().cloned()
+        self.latest.borrow().clone()
     }
 
     /// One of those that anybody may see by now; `choose` picks a number below the one it is given.
@@ -88,6 +109,16 @@ mod tests {
         assert_eq!(later, 7);
         assert!(seen.answered("order", "o", later, 6).unwrap_err().contains("went back from 7 to 6"));
         seen.answered("details", "o", seen.known("details", "o"), 1).unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_next_order_is_not_given_the_last() {
+        let seen = Seen::default();
+        seen.placed("last", 1, "t");
+        let mut next = Box::pin(seen.next_placed());
+        assert!(futures::poll!(&mut next).is_pending());
+        seen.placed("next", 1, "t");
+        assert_eq!(next.await.order_id, "next");
     }
 
     #[test]
