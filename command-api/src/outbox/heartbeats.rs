@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -16,6 +16,9 @@ pub const TOPIC: &str = "events.heartbeat";
 const POLL: Duration = Duration::from_millis(500);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// None for so long, and another client reads on: librdkafka (2.10 and later) forgets all brokers once it is told that none is there,
+/// as a cluster of one says of itself after it stood still for too long, and asks nobody any more. Otherwise they come every second.
+const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// A day of them; far more than wait for a mark at any time.
 const REMEMBERED_MAX: usize = 100_000;
 
@@ -40,10 +43,14 @@ impl KafkaHeartbeats {
         let reader = Self { seen: Arc::clone(&seen), stop: Arc::clone(&stop) };
         let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
         std::thread::spawn(move || {
+            let mut from_ms = from_ms;
             while !stop.load(Ordering::Relaxed) {
-                if let Err(error) = read(&brokers, &topic, from_ms, &seen, &stop) {
-                    tracing::warn!(%error, topic, "heartbeats can't be read back");
-                    std::thread::sleep(RETRY_AFTER);
+                match read(&brokers, &topic, from_ms, &seen, &stop) {
+                    Ok(newest_ms) => from_ms = newest_ms,
+                    Err(error) => {
+                        tracing::warn!(%error, topic, "heartbeats can't be read back");
+                        std::thread::sleep(RETRY_AFTER);
+                    }
                 }
             }
         });
@@ -69,13 +76,14 @@ impl Drop for KafkaHeartbeats {
     }
 }
 
+/// Until none comes any more; then when the newest was sent.
 fn read(
     brokers: &str,
     topic: &str,
     from_ms: i64,
     seen: &Mutex<HashSet<Uuid>>,
     stop: &AtomicBool,
-) -> Result<(), KafkaError> {
+) -> Result<i64, KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("client.id", "command-api")
@@ -97,14 +105,16 @@ fn read(
     let mut assigned = TopicPartitionList::new();
     assigned.add_partition_offset(topic, 0, offset)?;
     consumer.assign(&assigned)?;
-    while !stop.load(Ordering::Relaxed) {
+    let (mut newest_ms, mut heard) = (from_ms, Instant::now());
+    while !stop.load(Ordering::Relaxed) && heard.elapsed() < SILENT_AFTER {
         let Some(message) = consumer.poll(POLL) else { continue };
         let message = message?;
+        (newest_ms, heard) = (message.timestamp().to_millis().unwrap_or(newest_ms), Instant::now());
         let header = message.headers().and_then(|all| all.iter().find(|header| header.key == "id"));
         let id = header.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
         if let Some(id) = id {
             seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         }
     }
-    Ok(())
+    Ok(newest_ms)
 }

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 /// How long a generation that is let go may take to come to rest before it is cut off.
 const LET_GO_WITHIN: Duration = Duration::from_secs(8);
+/// Before generations that ended by themselves are dealt with, so that what begins anew and ends at once doesn't do so in a loop.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Messages not handled yet, of all live generations of a host, above which replays leave them the machine.
 const LIVE_BEHIND_MAX: i64 = 500;
 
@@ -158,22 +160,28 @@ impl Host {
 
     /// Deals with generations that ended by themselves. Gives one whose end is the host's end.
     pub(super) async fn look_at_ended(&mut self) -> Result<Option<Running>, HostError> {
-        let Some(at) = self.running.iter().position(|r| r.task.is_finished()) else { return Ok(None) };
-        let running = self.running.swap_remove(at);
-        let (id, live) = (running.generation.generation_id, running.generation.is_live());
-        let reason = match self.run_again(running).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(ended)) if live => return Ok(Some(ended)),
-            Err(error) if live => return Err(error),
-            Ok(Some(ended)) => match ended.task.await {
-                Ok(Ok(())) => return Ok(None),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => HostError::Died(ended.generation.id()).to_string(),
-            },
-            Err(error) => error.to_string(),
-        };
-        tracing::error!(generation_id = id, reason, "ended by itself; it is paused");
-        self.stop_feeding(id, &reason).await;
+        if !self.running.iter().any(|r| r.task.is_finished()) {
+            return Ok(None);
+        }
+        // What ended them is mostly the same for all, and may be there for another moment: one pause for all.
+        tokio::time::sleep(AGAIN_AFTER).await;
+        while let Some(at) = self.running.iter().position(|r| r.task.is_finished()) {
+            let running = self.running.swap_remove(at);
+            let (id, live) = (running.generation.generation_id, running.generation.is_live());
+            let reason = match self.run_again(running).await {
+                Ok(None) => continue,
+                Ok(Some(ended)) if live => return Ok(Some(ended)),
+                Err(error) if live => return Err(error),
+                Ok(Some(ended)) => match ended.task.await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => HostError::Died(ended.generation.id()).to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(generation_id = id, reason, "ended by itself; it is paused");
+            self.stop_feeding(id, &reason).await;
+        }
         Ok(None)
     }
 }

@@ -304,7 +304,6 @@ impl Host {
         tracing::warn!(generation = generation.id(), reason, "the consumer can't go on; beginning with another one");
         stats.joins_again();
         close(source);
-        tokio::time::sleep(Duration::from_secs(1)).await;
         let orders = orders.borrow().clone();
         self.run(generation, stats, orders, self.running.len() + 1)?;
         Ok(None)

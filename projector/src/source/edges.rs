@@ -52,7 +52,10 @@ impl Edges {
     /// Kafka can't be reached.
     pub async fn of(&self, topic: &str, partitions: i32) -> Result<Bounds, SourceError> {
         let consumer = self.consumer()?;
-        let bounds = ask(consumer, topic, partitions).await?;
+        let bounds = ask(consumer, topic, partitions).await.inspect_err(|_| {
+            // It may have forgotten its brokers (`brokers.rs`): who asks next gets another one.
+            self.inner().consumer = None;
+        })?;
         self.inner().known.insert(topic.to_owned(), (Instant::now(), bounds.clone()));
         Ok(bounds)
     }

@@ -10,11 +10,14 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// None for so long, and another client reads on: this one may have forgotten its brokers (`brokers.rs`). Otherwise they come
+/// every second; where nobody writes any, a new client now and then is no loss.
+const SILENT_AFTER: Duration = Duration::from_secs(15);
 
 /// A heartbeat that came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +86,10 @@ fn read(brokers: &str, topic: &str, newest: &Mutex<Option<Beat>>, stop: &AtomicB
     let mut assigned = TopicPartitionList::new();
     assigned.add_partition_offset(topic, 0, Offset::Offset((end - 1).max(first)))?;
     consumer.assign(&assigned)?;
-    while !stop.load(Ordering::Relaxed) {
+    let mut heard = Instant::now();
+    while !stop.load(Ordering::Relaxed) && heard.elapsed() < SILENT_AFTER {
         let Some(message) = consumer.poll(POLL) else { continue };
+        heard = Instant::now();
         if let Some(beat) = beat(&message?) {
             *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat);
         }

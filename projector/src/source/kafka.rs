@@ -8,6 +8,7 @@
 //! an [`Item::Assigned`] before their first. Where to start isn't Kafka's to say: whoever reads the queue answers with the
 //! offsets of the progress that is saved in the read store.
 
+use super::brokers::{self, Unconnected};
 use super::poll::{Queue, poll};
 use crate::apply::{Event, Partition};
 use crate::event::{HeaderName, Raw};
@@ -177,6 +178,8 @@ impl KafkaSource {
             queue: Mutex::new(Some(queue.clone())),
             end_offsets: Mutex::default(),
             revocations: Mutex::default(),
+            brokers: config.kafka_brokers.clone(),
+            unconnected: Unconnected::default(),
             leaving: AtomicBool::new(false),
         };
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(client.create_with_context(context)?);
@@ -277,12 +280,15 @@ pub(super) struct Context {
     end_offsets: Mutex<HashMap<Partition, i64>>,
     /// How often each partition was taken from us: a message in hand from before is then worth nothing.
     revocations: Mutex<HashMap<Partition, u64>>,
+    brokers: String,
+    unconnected: Unconnected,
     /// Nobody reads the queue any more: what comes last must not wait for it.
     leaving: AtomicBool,
 }
 
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
+        self.unconnected.note(statistics.brokers.values());
         let mut ends = self.end_offsets.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, topic) in statistics.topics {
             let name: Arc<str> = name.into();
@@ -342,6 +348,13 @@ impl Context {
     fn send(&self, item: Item) -> bool {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         queue.is_some_and(|queue| queue.blocking_send(item).is_ok())
+    }
+
+    /// Helps a client that has forgotten its brokers.
+    pub(super) fn remind(&self, consumer: &BaseConsumer<Self>) {
+        if self.unconnected.is_due() {
+            brokers::tell(consumer, &self.brokers);
+        }
     }
 
     pub(super) fn revocations(&self, item: &Item) -> u64 {

@@ -1,5 +1,6 @@
 //! Where events come from: Kafka, and the event store for a topic that was lost.
 
+mod brokers;
 mod checks;
 mod connect;
 mod edges;

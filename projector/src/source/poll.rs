@@ -59,6 +59,7 @@ pub(super) fn poll(
                 Err(error) => tracing::warn!(%error, ?partition, "seek failed; the partition was probably revoked"),
             }
         }
+        consumer.context().remind(consumer);
         match consumer.poll(POLL) {
             None => {}
             Some(Err(error)) => {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tests::{
@@ -19,6 +19,9 @@ use crate::{Load, kill_and_start, pause, poison::Poison};
 
 /// How long a host may take to finish what it has begun.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longer than `broker.session.timeout.ms` and than a consumer's session.
+const STALL_MS: u64 = 13_000;
 
 /// Events that a read model may remember one by one: what runs at a time, and what came before a snapshot was worth it.
 const KEPT_MAX: i64 = 250;
@@ -193,6 +196,35 @@ async fn redis_and_search_fall_silent_while_an_event_is_garbled() -> Result<()> 
     letters::are_of(&[order_id]).await?;
     poison.skip_two(&write_side).await?;
     tools::audit_agrees(30).await
+}
+
+/// The only broker stands still for longer than its session, so that the cluster says of itself that it has no broker: clients
+/// that forget all brokers then must be given up for others. Commands notice nothing, and everything goes on by itself.
+#[tokio::test]
+#[ignore = "needs the stack: ./dev test"]
+async fn the_only_broker_stands_still_for_longer_than_its_session() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    tools::services_up().await?;
+    let kafka = Process::running("kafka")?;
+    let stall = async {
+        pause(2_000).await;
+        let held = kafka.hold()?;
+        pause(STALL_MS).await;
+        drop(held);
+        Ok(Instant::now())
+    };
+    let over = Load { orders: 600, rate: 100, seed: 15 }.unharmed(stall).await?;
+    tools::audit_agrees(60).await?;
+    println!("no read model was behind {:?} after the broker went on", over.elapsed());
+    let limit = Duration::from_secs(30);
+    eventually("every read model has a host, and heartbeats come back", limit, || async {
+        let report = tools::json("projector", &["lag", "--output", "json"], limit).await?;
+        let models = report["read_models"].as_array().context("no read models")?;
+        let well = models.iter().all(|one| one["state"] == "ok") && report["before_kafka"]["state"] == "ok";
+        Ok(well.then_some(()))
+    })
+    .await?;
+    letters::are_of(&[]).await
 }
 
 #[tokio::test]
