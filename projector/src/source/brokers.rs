@@ -35,7 +35,7 @@ impl Unconnected {
     /// Whether the client is to be told now; said once each time.
     pub(super) fn is_due(&self) -> bool {
         let in_a_row = self.in_a_row.load(Ordering::Relaxed);
-        let is_due = in_a_row == TOLD_AFTER || in_a_row > 0 && in_a_row % TOLD_AGAIN_EVERY == 0;
+        let is_due = in_a_row == TOLD_AFTER || (in_a_row > 0 && in_a_row.is_multiple_of(TOLD_AGAIN_EVERY));
         self.told.swap(in_a_row, Ordering::Relaxed) != in_a_row && is_due
     }
 }
