@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -219,6 +220,12 @@ impl Instance {
     /// State of the instance: `pid/`, `log/`, `conf/` and one directory a component.
     pub(crate) fn dir(&self) -> PathBuf {
         self.root().join("run").join(&self.name)
+    }
+
+    /// A directory of the instance outside the project, for what can't or shouldn't be in [`Self::dir`].
+    pub(crate) fn dir_below(&self, parent: &str) -> PathBuf {
+        let inode = std::fs::metadata(self.root()).map(|data| data.ino()).unwrap_or_default();
+        Path::new(parent).join(format!("projection-platform-{inode}-{}", self.name))
     }
 
     /// Downloads, shared by the instances.

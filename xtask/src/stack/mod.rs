@@ -202,7 +202,7 @@ pub(crate) async fn down(instance: &Instance) -> anyhow::Result<()> {
 /// Stops everything and deletes the instance's data; downloads stay.
 pub(crate) async fn reset(instance: &Instance) -> anyhow::Result<()> {
     down(instance).await?;
-    for path in [instance.dir(), postgres::fallback_dir(instance)] {
+    for path in [instance.dir(), postgres::fallback_dir(instance), stores::memory_dir(instance)] {
         match fs::remove_dir_all(&path) {
             Ok(()) => eprintln!("deleted {}", path.display()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

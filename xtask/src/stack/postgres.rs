@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -35,8 +35,7 @@ fn as_postgres(program: PathBuf, arguments: Vec<String>) -> (PathBuf, Vec<String
 
 /// Used when the user `postgres` cannot reach the project's directory, such as a checkout below /root.
 pub(super) fn fallback_dir(instance: &Instance) -> PathBuf {
-    let inode = fs::metadata(instance.root()).map(|data| data.ino()).unwrap_or_default();
-    PathBuf::from(format!("/var/tmp/projection-platform-{inode}-{}", instance.name()))
+    instance.dir_below("/var/tmp")
 }
 
 async fn data_dir(instance: &Instance) -> anyhow::Result<PathBuf> {

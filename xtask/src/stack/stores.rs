@@ -1,7 +1,7 @@
 //! The read stores: Redis, the search engine (OpenSearch, which speaks Elasticsearch's API) and ClickHouse.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -37,6 +37,33 @@ pub(super) fn elasticsearch7(instance: &Instance) -> anyhow::Result<Launch> {
     node(instance, "elasticsearch7", "256m", classpath, "EsNode", ports)
 }
 
+/// Where an instance keeps what it has in memory.
+pub(super) fn memory_dir(instance: &Instance) -> PathBuf {
+    instance.dir_below(MEMORY)
+}
+
+/// Where Linux has a file system in memory.
+const MEMORY: &str = "/dev/shm";
+/// What has to be free there.
+const MEMORY_FREE: u64 = 4 << 30;
+
+/// Makes `data` a link to `memory`, if there is room. Lucene makes and deletes dozens of files at each refresh, and ext4 without a
+/// journal, as virtual machines have it, looks for each new one through all inodes that were deleted in the minutes before
+/// (`recently_deleted` in the kernel's fs/ext4/ialloc.c): 14 % of two cores, and half of the time a refresh takes. Only where
+/// nobody wants the index after the machine's next start. What is on disk already stays there.
+fn keep_in_memory(data: &Path, memory: &Path) -> anyhow::Result<()> {
+    let is_linked = data.is_symlink();
+    let is_roomy = || rustix::fs::statvfs(MEMORY).is_ok_and(|of| of.f_bavail * of.f_frsize >= MEMORY_FREE);
+    if !is_linked && (data.exists() || !is_roomy()) {
+        return Ok(());
+    }
+    process::create_dir(memory)?;
+    if !is_linked {
+        std::os::unix::fs::symlink(memory, data).with_context(|| format!("linking {}", data.display()))?;
+    }
+    Ok(())
+}
+
 fn node(
     instance: &Instance,
     name: &str,
@@ -45,13 +72,20 @@ fn node(
     class: &str,
     ports: [Port; 2],
 ) -> anyhow::Result<Launch> {
-    let data = instance.dir().join(name);
-    process::create_dir(&data)?;
+    let home = instance.dir().join(name);
+    process::create_dir(&home)?;
+    if instance.is_for_tests() {
+        keep_in_memory(&home.join("data"), &memory_dir(instance).join(name))?;
+    }
     let mut arguments = vec![format!("-Xms{heap}"), format!("-Xmx{heap}")];
-    let options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "--enable-native-access=ALL-UNNAMED"];
+    let options = ["-XX:+UseSerialGC", "--enable-native-access=ALL-UNNAMED", "-Dlog4j2.disable.jmx=true"];
     arguments.extend(options.map(str::to_owned));
-    arguments.extend(["-Dlog4j2.disable.jmx=true".to_owned(), "-cp".to_owned(), classpath, class.to_owned()]);
-    arguments.push(data.display().to_string());
+    if instance.is_for_tests() && !instance.is_released() {
+        // Tests are over before the second compiler has paid for itself.
+        arguments.push("-XX:TieredStopAtLevel=1".to_owned());
+    }
+    arguments.extend(["-cp".to_owned(), classpath, class.to_owned()]);
+    arguments.push(home.display().to_string());
     arguments.extend(ports.map(|port| instance.port(port).to_string()));
     Ok(Launch { program: download::java_home()?.join("bin/java"), arguments, env: BTreeMap::new() })
 }
