@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between press and release, as a person's finger.
+const PRESS: Duration = Duration::from_millis(50);
 
 /// What it looks like.
 #[derive(Clone, Copy, Debug)]
@@ -165,10 +167,10 @@ impl Browser {
         );
         let place = self.value(&place).await?;
         ensure!(place.is_object(), "there is no `{selector}` on the page:\n{}", self.text().await?);
-        for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({"type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1});
-            self.call("Input.dispatchMouseEvent", event).await?;
-        }
+        let event = |kind| json!({"type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1});
+        self.call("Input.dispatchMouseEvent", event("mousePressed")).await?;
+        tokio::time::sleep(PRESS).await;
+        self.call("Input.dispatchMouseEvent", event("mouseReleased")).await?;
         Ok(())
     }
 

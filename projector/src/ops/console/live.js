@@ -1,12 +1,14 @@
 "use strict";
-// Puts each new fragment in the place of the former one, but not under the hands of somebody who is typing in it.
+// Puts each new fragment in the place of the former one, but not under the hands of somebody who is typing in it, or presses a
+// button of it: a click is lost when its element is replaced between press and release.
 const live = document.getElementById("live");
 const follow = document.getElementById("follow");
 let waiting = null;
 
-function isTyping() {
+function isInHand() {
   const at = document.activeElement;
-  return at && live.contains(at) && ["INPUT", "SELECT", "TEXTAREA"].includes(at.tagName);
+  const isTyping = at && live.contains(at) && ["INPUT", "SELECT", "TEXTAREA"].includes(at.tagName);
+  return isTyping || live.querySelector(":active") !== null;
 }
 
 function show(html) {
@@ -28,16 +30,19 @@ function show(html) {
   }
 }
 
+function showWaiting() {
+  if (waiting === null || isInHand()) return;
+  show(waiting);
+  waiting = null;
+}
+
 const source = new EventSource(live.dataset.live);
 source.onopen = () => { follow.textContent = "live"; };
 source.onerror = () => { follow.textContent = "not live: trying again"; };
 source.onmessage = (event) => {
-  if (isTyping()) waiting = event.data;
-  else show(event.data);
+  waiting = event.data;
+  showWaiting();
 };
-live.addEventListener("focusout", () => setTimeout(() => {
-  if (waiting !== null && !isTyping()) {
-    show(waiting);
-    waiting = null;
-  }
-}));
+for (const letGo of ["focusout", "pointerup", "pointercancel", "keyup"]) {
+  document.addEventListener(letGo, () => setTimeout(showWaiting));
+}
