@@ -17,15 +17,17 @@ const OLD_EVERY: usize = 8;
 const FIRST_MARK: usize = 10_000;
 /// Documents that are compared in the end.
 const COMPARED: usize = 100_000;
+/// More than so many orders don't go into a search engine here: at some thousand events a second they would take hours.
+const IN_SEARCH: usize = 1_000_000;
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct GrowthArgs {
-    /// Documents in the end
+    /// Documents in the end; in search 1,000,000 at most
     #[arg(long, default_value_t = 10_000_000)]
     documents: usize,
-    /// Redis or Postgres
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["redis", "postgres"])]
+    /// Redis, Postgres, search
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["redis", "postgres", "search"])]
     stores: Vec<Store>,
     /// For the report: what else ran on the machine
     #[arg(long, default_value = "")]
@@ -68,12 +70,15 @@ pub(crate) struct Stage {
 pub(crate) async fn run(at: &Where, args: &GrowthArgs) -> Result<()> {
     let machine = Machine::look(&args.note)?;
     let stores = Stores::new(at.stores.clone())?;
-    let data = Data::usual(args.documents);
-    let events = events(args.documents).count();
-    eprintln!("filling the topic with {events} events of {} orders", args.documents);
-    fill_with(at, data, self::events(args.documents), PARTITIONS).await?;
-    let mut all = Vec::new();
+    let (mut all, mut filled) = (Vec::new(), 0);
     for store in &args.stores {
+        let orders = if *store == Store::Search { args.documents.min(IN_SEARCH) } else { args.documents };
+        let (data, events) = (Data::usual(orders), events(orders).count());
+        if filled != orders {
+            eprintln!("filling the topic with {events} events of {orders} orders");
+            fill_with(at, data, self::events(orders), PARTITIONS).await?;
+            filled = orders;
+        }
         stores.clear(*store).await?;
         let file = at.projections_dir.join(format!("{}.yaml", store.projection()));
         let mut site = Site::new(&at.control_database_url, &file, ADMIN_PORT).await?;

@@ -3,13 +3,14 @@
 //! - [`data`], [`topic`]: orders and their events, as Debezium sends them; limit (a), reading them.
 //! - [`stores`]: limit (b), each store fed by its best bulk client; and what is found there in the end.
 //! - [`peer`]: (c), the consumer that a competent team writes without a platform.
-//! - [`ours`]: hosts and rebuilds of the projector, in processes of their own ([`process`], [`usage`]).
+//! - [`ours`]: hosts and rebuilds of the projector, in processes of their own ([`process`], [`usage`]), and where their time goes ([`flames`]).
 //! - [`oracle`]: what must be found.
 //! - [`throughput`]: events a second; [`scale`]: what more of something costs; [`latency`]; [`soak`]: memory over ten minutes; [`growth`]: what an event costs while more is stored. [`report`]: docs/benchmarks.md and .json, made of all parts.
 
 #![allow(clippy::cast_precision_loss, reason = "rates and ratios of counts far below 2^52")]
 
 mod data;
+mod flames;
 mod growth;
 mod latency;
 mod machine;

@@ -5,6 +5,7 @@
 //! saved and published. The rate counts from the first progress that is seen to the last, so that neither starting a process nor
 //! joining a group is in it.
 
+use crate::flames::Samples;
 use crate::process::{self, Env, Host};
 use crate::stores::Store;
 use crate::usage::{self, Meter, Usage};
@@ -54,6 +55,8 @@ pub(crate) struct Site {
     files: PathBuf,
     hosts: Vec<Host>,
     ports: u16,
+    /// Where flame graphs of the first host are kept.
+    pub(crate) flames: Option<PathBuf>,
 }
 
 impl Site {
@@ -73,6 +76,7 @@ impl Site {
             files: files.to_owned(),
             hosts: Vec::new(),
             ports: port,
+            flames: None,
         })
     }
 
@@ -85,7 +89,9 @@ impl Site {
         for host in 0..hosts {
             self.hosts.push(Host::start(&self.env, self.ports + host)?);
         }
+        let samples = self.sampled()?;
         let pace = self.follow(&live, events, &mut |_| ()).await?;
+        self.drawn(samples, names, "live").await?;
         self.measured(&live, pace, 0.0, &meter).await
     }
 
@@ -124,10 +130,23 @@ impl Site {
             ensure!(!job.is_finished(), "the rebuild ended before it began");
             tokio::time::sleep(LOOK_EVERY).await;
         };
+        let samples = self.sampled()?;
         let pace = self.follow(&targets, events, &mut |_| ()).await?;
+        self.drawn(samples, names, "replay").await?;
         let run = self.measured(&targets, pace, cpu, &meter).await?;
         job.await??;
         Ok(run)
+    }
+
+    /// Samples the first host from here on, if flame graphs are wanted.
+    fn sampled(&self) -> Result<Option<Samples>> {
+        self.flames.as_ref().and(self.hosts.first()).map(|host| Samples::take(host.pid)).transpose()
+    }
+
+    async fn drawn(&self, samples: Option<Samples>, names: &[&str], what: &str) -> Result<()> {
+        let (Some(samples), Some(folder)) = (samples, &self.flames) else { return Ok(()) };
+        let title = format!("{}, {what}", names.join(", "));
+        samples.draw(&folder.join(format!("{}-{what}.svg", names[0])), &title).await
     }
 
     fn cpu_s(&self) -> f64 {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use projector::sink::StoreUrls;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Limits are the best of so many tries.
@@ -53,6 +53,9 @@ pub(crate) struct ThroughputArgs {
     /// Print the figures, and leave the report as it is
     #[arg(long)]
     dry: bool,
+    /// Keep flame graphs of the host in this folder (`perf` slows it down: the report is left as it is)
+    #[arg(long, value_name = "FOLDER")]
+    flames: Option<PathBuf>,
 }
 
 /// All that was measured.
@@ -126,10 +129,10 @@ pub(crate) async fn run(at: &Where, args: &ThroughputArgs) -> Result<()> {
         stores: Vec::new(),
     };
     for store in &args.stores {
-        all.stores.push(measure(at, &stores, *store, data).await?);
+        all.stores.push(measure(at, &stores, *store, data, args.flames.as_deref()).await?);
     }
     let wrong: usize = all.stores.iter().map(|of| of.live.wrong + of.replay.wrong).sum();
-    Report::take(Part::Throughput(all), args.dry)?;
+    Report::take(Part::Throughput(all), args.dry || args.flames.is_some())?;
     ensure!(wrong == 0, "{wrong} documents of ours aren't as they should be");
     Ok(())
 }
@@ -153,7 +156,7 @@ pub(crate) async fn fill_with(
     Ok(())
 }
 
-async fn measure(at: &Where, stores: &Stores, store: Store, data: Data) -> Result<OfStore> {
+async fn measure(at: &Where, stores: &Stores, store: Store, data: Data, flames: Option<&Path>) -> Result<OfStore> {
     let (name, events) = (store.projection(), data.events());
     let expected = oracle::expected(store, data);
     stores.clear(store).await?;
@@ -169,6 +172,7 @@ async fn measure(at: &Where, stores: &Stores, store: Store, data: Data) -> Resul
     };
     let mut site =
         Site::new(&at.control_database_url, &at.projections_dir.join(format!("{name}.yaml")), ADMIN_PORT).await?;
+    site.flames = flames.map(Path::to_owned);
     let live = site.live(&[name], store, events, 1).await?;
     let live = checked(stores, store, live, "live", &expected).await?;
     let replay = site.replay(&[name], store, events).await?;

@@ -125,12 +125,13 @@ impl Stores {
         }
     }
 
-    /// Some documents of ours, by their keys; of Redis and Postgres.
+    /// Some documents of ours, by their keys.
     pub(crate) async fn some(&self, store: Store, keys: &[String]) -> Result<HashMap<String, Document>> {
         match store {
             Store::Redis => redis::some(self, keys).await,
             Store::Postgres => postgres::some(self, keys).await,
-            Store::Search | Store::Clickhouse => bail!("{store:?} is read as a whole only"),
+            Store::Search => search::some(self, keys).await,
+            Store::Clickhouse => bail!("its rows are read as a whole only: they have no keys"),
         }
     }
 

@@ -108,12 +108,29 @@ pub(super) async fn found(stores: &Stores, whose: Whose) -> Result<HashMap<Strin
             return Ok(found);
         }
         for hit in hits {
-            let key = hit["_id"].as_str().context("no id")?.to_owned();
-            let Json::Object(fields) = hit["_source"].take() else { bail!("{key} has no fields") };
-            let visible = fields.into_iter().filter(|(name, _)| !name.starts_with('_') && name != "seq");
-            found.insert(key, visible.collect());
+            found.extend([document(hit)?]);
         }
         page =
             call(stores, Method::POST, "/_search/scroll", Some(json!({"scroll": "1m", "scroll_id": scroll}))).await?;
     }
+}
+
+pub(super) async fn some(stores: &Stores, keys: &[String]) -> Result<HashMap<String, Document>> {
+    let mut found = HashMap::new();
+    for keys in keys.chunks(2_000) {
+        let mut page = call(stores, Method::POST, "/order_search/_mget", Some(json!({"ids": keys}))).await?;
+        let all = page["docs"].as_array_mut().context("no docs")?.iter_mut();
+        for hit in all.filter(|hit| hit["found"] == true) {
+            found.extend([document(hit)?]);
+        }
+    }
+    Ok(found)
+}
+
+/// Its key and its visible fields.
+fn document(hit: &mut Json) -> Result<(String, Document)> {
+    let key = hit["_id"].as_str().context("no id")?.to_owned();
+    let Json::Object(fields) = hit["_source"].take() else { bail!("{key} has no fields") };
+    let visible = fields.into_iter().filter(|(name, _)| !name.starts_with('_') && name != "seq");
+    Ok((key, visible.collect()))
 }
