@@ -15,6 +15,7 @@ use crate::soak::Soak;
 use crate::throughput::Throughput;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 const JSON: &str = "docs/benchmarks.json";
@@ -23,7 +24,9 @@ const MARKDOWN: &str = "docs/benchmarks.md";
 /// All parts that were ever measured.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Report {
-    throughput: Option<Throughput>,
+    /// By the number of orders.
+    #[serde(default)]
+    throughput: BTreeMap<usize, Throughput>,
     latency: Option<Latency>,
     scale: Option<Scale>,
     growth: Option<Growth>,
@@ -44,7 +47,7 @@ impl Report {
     pub(crate) fn take(part: Part, dry: bool) -> Result<()> {
         let mut report = if dry { Self::default() } else { Self::read()? };
         match part {
-            Part::Throughput(throughput) => report.throughput = Some(throughput),
+            Part::Throughput(throughput) => _ = report.throughput.insert(throughput.orders, throughput),
             Part::Latency(latency) => report.latency = Some(latency),
             Part::Scale(scale) => report.scale = Some(scale),
             Part::Growth(growth) => report.growth = Some(growth),
@@ -77,9 +80,7 @@ impl Report {
 
     fn markdown(&self) -> Result<String> {
         let mut text = String::from(INTRODUCTION);
-        if let Some(throughput) = &self.throughput {
-            throughput::write(&mut text, throughput)?;
-        }
+        throughput::write(&mut text, self.throughput.values())?;
         if let Some(latency) = &self.latency {
             latency::write(&mut text, latency)?;
         }

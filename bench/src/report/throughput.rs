@@ -32,12 +32,22 @@ const LEGEND: &str = "
 - Rates count from the first progress that is published to the last: without the start of processes and of the group.
 ";
 
-pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
-    writeln!(text, "\n## Throughput\n")?;
+pub(super) fn write<'a>(text: &mut String, all: impl ExactSizeIterator<Item = &'a Throughput>) -> Result<()> {
+    if all.len() == 0 {
+        return Ok(());
+    }
+    writeln!(text, "\n## Throughput\n{LEGEND}")?;
+    all.into_iter().try_for_each(|one| run(text, one))?;
+    text.push_str(FINDINGS);
+    Ok(())
+}
+
+fn run(text: &mut String, all: &Throughput) -> Result<()> {
+    writeln!(text, "### {} events\n", grouped(all.events as f64))?;
     machine(text, &all.machine)?;
     writeln!(
         text,
-        "{} events of {} orders (five each, three to four lines, {:.0} bytes of Avro on average), {} partitions, one host, one read model.\n{LEGEND}",
+        "{} events of {} orders (five each, three to four lines, {:.0} bytes of Avro on average), {} partitions, one host, one read model.\n",
         grouped(all.events as f64),
         grouped(all.orders as f64),
         all.read_bytes as f64 / all.events as f64,
@@ -66,7 +76,7 @@ pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
         row(text, all, of, "live", &of.live, goal(of.store, false))?;
         row(text, all, of, "replay", &of.replay, goal(of.store, true))?;
     }
-    writeln!(text, "\n### Where the time goes\n")?;
+    writeln!(text, "\nWhere the time goes:\n")?;
     writeln!(
         text,
         "Of an owner's time, which is more than 100 % in all where several batches are under way: folding, waiting for documents to fold into, waiting for writes, and the rest (reading, decoding, saving progress, \
@@ -82,7 +92,7 @@ pub(super) fn write(text: &mut String, all: &Throughput) -> Result<()> {
         shares(text, of, "live", &of.live)?;
         shares(text, of, "replay", &of.replay)?;
     }
-    text.push_str(FINDINGS);
+    text.push('\n');
     Ok(())
 }
 

@@ -188,7 +188,7 @@ impl Worker {
 
     /// Takes one item and all that wait behind it, up to a batch; what isn't a message ends the batch.
     async fn take(&mut self, first: Item, more: &mut (dyn FnMut() -> Option<Item> + Send)) -> Result<(), HostError> {
-        let began = Instant::now();
+        let (began, was_full) = (Instant::now(), self.setup.source.is_full());
         let wait = Duration::from_millis(self.setup.reader.compiled.projection.limits.batch_wait_ms.into());
         let batch_max = self.batch_max().min(self.room().max(1));
         if self.standstill.is_some() {
@@ -230,7 +230,9 @@ impl Worker {
         }
         let is_followed = is_large || self.more_than_a_few();
         let pause = self.setup.orders.borrow().pause_after(events, is_followed, began.elapsed());
-        self.next_batch = began + self.setup.sink.pace().max(wait).max(pause);
+        // A batch that has all there is room for doesn't get larger by waiting.
+        let pace = if was_full || size >= batch_max { Duration::ZERO } else { self.setup.sink.pace() };
+        self.next_batch = began + pace.max(wait).max(pause);
         Ok(())
     }
 

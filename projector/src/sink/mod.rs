@@ -255,7 +255,8 @@ pub trait Sink: Send + Sync {
     }
 
     /// The least time from the begin of one batch to the begin of the next. Where a write costs the store the same for one
-    /// document as for fifty, a flood is better met with fewer and larger batches; an event that comes alone never waits.
+    /// document as for fifty, a flood is better met with fewer and larger batches; an event that comes alone never waits, nor
+    /// does a batch for which there is no more room.
     fn pace(&self) -> Duration {
         Duration::ZERO
     }
