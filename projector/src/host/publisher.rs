@@ -6,9 +6,29 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// At most so many publications a second, so that a flood of batches doesn't become a flood of writes.
-const PAUSE: Duration = Duration::from_millis(5);
+/// A publication in so long, in the long run, so that a flood of batches doesn't become a flood of writes.
+const PACE: Duration = Duration::from_millis(5);
+/// How far publications may be ahead of it: one event moves every read model that takes it, each at its own moment, and nobody who
+/// waits for one of them should wait for another one's publication.
+const AHEAD: Duration = Duration::from_millis(150);
+
+/// Lets publications through at [`PACE`], or at once as long as they are not further than [`AHEAD`] of it (the generic cell rate algorithm,
+/// ITU-T I.371).
+struct Paced {
+    /// When the next would be due at that pace.
+    due: Instant,
+}
+
+impl Paced {
+    /// Waits until there may be one more.
+    async fn turn(&mut self) {
+        let ahead = self.due.saturating_duration_since(Instant::now());
+        tokio::time::sleep(ahead.saturating_sub(AHEAD)).await;
+        self.due = self.due.max(Instant::now()) + PACE;
+    }
+}
 
 type Moved = HashMap<(i64, Partition), Progress>;
 
@@ -25,10 +45,11 @@ impl Publisher {
         let publisher = Self { moved: Arc::default(), wake: Arc::default(), control };
         let task = publisher.clone();
         tokio::spawn(async move {
+            let mut paced = Paced { due: Instant::now() };
             loop {
                 task.wake.notified().await;
+                paced.turn().await;
                 task.flush().await;
-                tokio::time::sleep(PAUSE).await;
             }
         });
         publisher
@@ -67,5 +88,30 @@ impl Publisher {
         for (generation, partition, progress) in rows {
             all.entry((generation, partition)).or_insert(progress);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_event_moves_is_published_at_once_and_a_flood_is_paced() {
+        let start = Instant::now();
+        let mut paced = Paced { due: start };
+        for _ in 0..30 {
+            paced.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO, "as many as read models may take an event");
+        for _ in 0..1_000 {
+            paced.turn().await;
+        }
+        assert!(start.elapsed() >= PACE * 995, "{:?}", start.elapsed());
+        tokio::time::sleep(AHEAD + PACE).await;
+        let rested = Instant::now();
+        for _ in 0..30 {
+            paced.turn().await;
+        }
+        assert_eq!(rested.elapsed(), Duration::ZERO, "the next event's, after a rest");
     }
 }
