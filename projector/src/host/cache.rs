@@ -9,6 +9,7 @@
 
 use crate::apply::QuickMap;
 use crate::sink::Stored;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Bytes of documents that a host keeps, in all: those that the next events may be about. A flood of new ones isn't worth more
@@ -17,7 +18,10 @@ const HOST_BYTES: usize = 32 << 20;
 /// Events in batches, and waiting for one, that a host holds in all, with the documents that they are folded into.
 const HOST_EVENTS: usize = 16_000;
 /// The least and the most that one owner may hold of them.
-const OWNER_EVENTS: std::ops::RangeInclusive<usize> = 500..=4_000;
+const OWNER_EVENTS: RangeInclusive<usize> = 500..=4_000;
+/// A replay may hold so many times as many: the more events are in a batch, the fewer documents they come to, and the less often one
+/// partition's batch is over while the next one's messages are still behind the others'.
+const REPLAY_TIMES: usize = 4;
 
 /// One owner's part of [`HOST_BYTES`] and [`HOST_EVENTS`]; it is the smaller the more of them there are.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +34,9 @@ impl Share {
     }
 
     /// How many events the owner may hold.
-    pub(super) fn events(&self) -> usize {
-        (HOST_EVENTS / Arc::strong_count(&self.0)).clamp(*OWNER_EVENTS.start(), *OWNER_EVENTS.end())
+    pub(super) fn events(&self, replaying: bool) -> usize {
+        let share = (HOST_EVENTS / Arc::strong_count(&self.0)).clamp(*OWNER_EVENTS.start(), *OWNER_EVENTS.end());
+        if replaying { share * REPLAY_TIMES } else { share }
     }
 }
 

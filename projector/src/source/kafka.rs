@@ -98,8 +98,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// About what it takes in memory: the bytes, what each header costs beside them, and what was read.
-    pub(super) fn kib(&self) -> u32 {
+    /// About what it takes in memory, in KiB: the bytes, what each header costs beside them, and what was read.
+    pub fn kib(&self) -> u32 {
         /// Values have names and nodes about them.
         const READ: usize = 3;
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);

@@ -16,6 +16,9 @@ use tokio::task::{JoinError, JoinSet};
 /// Events that are worth a batch of their own: with fewer, calls to the store cost more than waiting for it or for more events.
 pub(super) const BATCH_MIN: usize = 250;
 
+/// What the events of the batches under way may take in memory, for another one to be begun: where events are large, a batch's are few.
+const UNDER_WAY_KIB: u32 = 16 * 1024;
+
 /// Events that progress may remember where it is saved with each batch. More (a long transaction, and an outbox without
 /// `tx_snapshot`) would make it dearer than what it goes with: it is saved now and then.
 const REMEMBERED_MAX: usize = 1_000;
@@ -32,6 +35,8 @@ pub(super) struct Away {
     pub(super) next: i64,
     /// Events in it.
     events: usize,
+    /// What they take in memory, as far as it is counted.
+    kib: u32,
     /// When the oldest of them happened.
     oldest: Option<DateTime<Utc>>,
 }
@@ -50,13 +55,19 @@ impl Worker {
 
     /// How many more messages may wait for a batch, or be in one.
     pub(super) fn room(&self) -> usize {
-        let away: usize = self.owned.values().filter_map(|owned| Some(owned.away.as_ref()?.events)).sum();
-        self.setup.cache_share.events().saturating_sub(self.waiting() + away)
+        let (_, replaying) = self.setup.orders.borrow().phase();
+        let away: usize = self.away().map(|away| away.events).sum();
+        self.setup.cache_share.events(replaying).saturating_sub(self.waiting() + away)
+    }
+
+    fn away(&self) -> impl Iterator<Item = &Away> {
+        self.owned.values().filter_map(|owned| owned.away.as_ref())
     }
 
     /// Whether more messages are wanted now: while batches are under way, only as many as are worth another one.
     pub(super) fn takes_more(&self) -> bool {
-        self.flights.is_empty() || (self.room() >= BATCH_MIN && self.more_than_a_few())
+        let is_light = || self.away().map(|away| away.kib).sum::<u32>() < UNDER_WAY_KIB;
+        self.flights.is_empty() || (self.room() >= BATCH_MIN && is_light() && self.more_than_a_few())
     }
 
     /// Whether so many messages are in the queue that they are worth a batch.
@@ -96,10 +107,12 @@ impl Worker {
         let (mut following, mut parts, mut size) = (Following::begin(live && !replaying), Vec::new(), 0);
         for (partition, messages) in batch {
             let mut deliveries = Vec::with_capacity(messages.len());
+            let mut kib = 0;
             // A batch before it may have stopped the partition. What waits behind them says nothing of them.
             let next = self.owned.get(&partition).filter(|owned| owned.stopped.is_none()).map(Owned::next);
             let wanted = |message: &Message| next.is_some_and(|next| message.offset >= next);
             for message in messages.into_iter().filter(wanted) {
+                kib += message.kib();
                 let delivery = match message.event {
                     Some(event) => Delivery { offset: message.offset, raw: message.raw, event },
                     None => self.calls.read(message.offset, message.raw).await?,
@@ -114,7 +127,7 @@ impl Worker {
             let Some(last) = deliveries.last() else { continue };
             let happened =
                 deliveries.iter().filter_map(|d| d.event.as_ref().ok().map(|event| event.envelope.occurred_at));
-            let away = Away { next: last.offset + 1, events: deliveries.len(), oldest: happened.min() };
+            let away = Away { next: last.offset + 1, events: deliveries.len(), kib, oldest: happened.min() };
             size += deliveries.len();
             parts.push(self.part(partition.clone(), deliveries));
             if let Some(owned) = self.owned.get_mut(&partition) {
@@ -172,7 +185,7 @@ impl Worker {
 
     /// Notes what is in hand, so that how late it is can be seen while it is.
     pub(super) fn note_in_hand(&self) {
-        let oldest = self.owned.values().filter_map(|owned| owned.away.as_ref()?.oldest).min();
+        let oldest = self.away().filter_map(|away| away.oldest).min();
         self.setup.stats.with(|s| s.doing.in_hand = oldest);
     }
 }
