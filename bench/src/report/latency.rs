@@ -48,6 +48,19 @@ fn legs(text: &mut String, loads: &[&Load]) -> Result<()> {
          producer's and the broker's, the host's consumer and what waits for the batch before; *apply* is reading, loading, folding and *write*, the store's answers to the whole batch; \
          *refresh* is where a search engine shows it only then.\n"
     )?;
+    let names = legs_of(loads);
+    let stores: BTreeSet<_> = names.iter().map(|(_, store)| *store).collect();
+    head(text, "leg | store", loads.iter().map(|load| format!("{:.0} commands/s", load.rate_asked)))?;
+    for store in stores {
+        for (leg, _) in names.iter().filter(|(_, of)| *of == store) {
+            row(text, &format!("{leg} | {}", store.unwrap_or_default()), loads, |load| took(load, leg, store))?;
+        }
+    }
+    Ok(())
+}
+
+/// All legs that were measured at any of the rates, in the order in which they are gone.
+fn legs_of<'a>(loads: &[&'a Load]) -> Vec<(&'a str, Option<&'a str>)> {
     let mut names: Vec<(&str, Option<&str>)> = Vec::new();
     for leg in loads.iter().flat_map(|load| &load.legs) {
         let name = (leg.leg.as_str(), leg.store.as_deref());
@@ -55,18 +68,11 @@ fn legs(text: &mut String, loads: &[&Load]) -> Result<()> {
             names.push(name);
         }
     }
-    let stores: BTreeSet<_> = names.iter().map(|(_, store)| *store).collect();
-    head(text, "leg | store", loads.iter().map(|load| format!("{:.0} commands/s", load.rate_asked)))?;
-    for store in stores {
-        for (leg, _) in names.iter().filter(|(_, of)| *of == store) {
-            let of = |load: &Load| {
-                let leg = load.legs.iter().find(|of| of.leg == *leg && of.store.as_deref() == store)?;
-                Some(leg.took.clone())
-            };
-            row(text, &format!("{leg} | {}", store.unwrap_or_default()), loads, of)?;
-        }
-    }
-    Ok(())
+    names
+}
+
+fn took(load: &Load, leg: &str, store: Option<&str>) -> Option<Figures> {
+    load.legs.iter().find(|of| of.leg == leg && of.store.as_deref() == store).map(|leg| leg.took.clone())
 }
 
 fn queries(text: &mut String, loads: &[&Load]) -> Result<()> {
@@ -76,7 +82,8 @@ fn queries(text: &mut String, loads: &[&Load]) -> Result<()> {
     });
     writeln!(
         text,
-        "\nQueries beside commands. *own order by token* is sent as soon as an order's command was answered, with its consistency token, and counts from there.\n"
+        "\nQueries beside commands. *own order by token* is sent as soon as an order's command was answered, with its consistency token, and counts from there; \
+         *answer → waiting query* is how long it went on waiting when the store had answered the read model's owner.\n"
     )?;
     head(text, "query", rates)?;
     let names: BTreeSet<_> = loads
@@ -89,6 +96,9 @@ fn queries(text: &mut String, loads: &[&Load]) -> Result<()> {
             found.map(|of| of.latency_ms.clone())
         };
         row(text, name, loads, of)?;
+    }
+    for (leg, store) in legs_of(loads).into_iter().filter(|(leg, _)| leg.starts_with("answer")) {
+        row(text, &format!("*{leg}*, {}", store.unwrap_or_default()), loads, |load| took(load, leg, store))?;
     }
     row(text, "events appended and committed", loads, |load| load.append_ms.clone())?;
     let failed =

@@ -68,7 +68,7 @@ fn since(before: &[Process], mut now: Vec<Process>) -> Vec<Process> {
 /// Of the followed events' way: all that go the same part of it, into one kind of store.
 #[derive(Serialize)]
 struct Leg {
-    /// `outbox → kafka`, `kafka → owner`, `apply`, `write`, `refresh`; or of the command: `append`, `commit`
+    /// `outbox → kafka`, `kafka → owner`, `apply`, `write`, `refresh`; of the command: `append`, `commit`; of queries: [`TOLD`].
     leg: &'static str,
     store: Option<String>,
     events: u64,
@@ -86,6 +86,29 @@ const LEGS: [(&str, &str); 7] = [
     ("write", "write "),
     ("refresh", "refresh "),
 ];
+
+/// From the store's answer to the end of a wait: its owner's publication, the control store's notification, and waking up.
+const TOLD: &str = "answer → waiting query";
+/// The read model of which who has just placed an order asks.
+const ASKED: &str = "apply order_summary";
+
+/// How long queries went on waiting when their store had answered; one that came later has waited for nothing.
+fn told(spans: &[Span], stores: &BTreeMap<&str, &str>) -> Option<Leg> {
+    let mut traces: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
+    for span in spans {
+        traces.entry(&span.trace).or_default().push(span);
+    }
+    let mut took = load::Latencies::default();
+    for trace in traces.values() {
+        let Some(apply) = trace.iter().find(|span| span.name == ASKED) else { continue };
+        let Some(write) = trace.iter().find(|span| span.parent == apply.id) else { continue };
+        for wait in trace.iter().filter(|span| span.name == "wait" && span.from < write.to) {
+            took.add(Duration::from_nanos(wait.to.saturating_sub(write.to)));
+        }
+    }
+    let store = stores.get(ASKED.trim_start_matches("apply ")).map(|store| (*store).to_owned());
+    (took.count() > 0).then(|| Leg { leg: TOLD, store, events: took.count(), took: took.figures() })
+}
 
 /// Adds the spans up. `stores`: of each read model.
 fn legs(spans: &[Span], stores: &BTreeMap<&str, &str>) -> Vec<Leg> {
@@ -151,7 +174,8 @@ pub(super) async fn run(instance: &Instance, bench: Command) -> anyhow::Result<E
         let processes = since(&before, processes(instance));
         eprintln!("{report}");
         let stores = report.lag.iter().map(|model| (model.name.as_str(), model.store.as_str())).collect();
-        let legs = legs(&receiver.take(), &stores);
+        let spans = receiver.take();
+        let legs = legs(&spans, &stores).into_iter().chain(told(&spans, &stores)).collect();
         measured.push(Measured { report, legs, processes });
         // What was measured is worth telling, also where the machine doesn't carry more.
         if let Err(error) = caught_up(instance).await {

@@ -27,11 +27,28 @@ pub(super) struct Request {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Value,
+    /// Where the sender keeps the trace.
+    pub(super) trace: Option<Trace>,
 }
 
 impl Request {
+    pub(super) fn new(method: Method, path: impl Into<String>, body: Value) -> Self {
+        Self { method, path: path.into(), body, trace: None }
+    }
+
     pub(super) fn post(path: impl Into<String>, body: Value) -> Self {
-        Self { method: Method::POST, path: path.into(), body }
+        Self::new(Method::POST, path, body)
+    }
+}
+
+/// A trace that the sender began and keeps, as `traceparent` says it (W3C Trace Context).
+#[derive(Debug, Clone)]
+pub(super) struct Trace(String);
+
+impl Trace {
+    pub(super) fn begin() -> Self {
+        let (trace, span) = (uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple().to_string());
+        Self(format!("00-{trace}-{}-01", &span[..16]))
     }
 }
 
@@ -93,17 +110,20 @@ impl Service {
 
     /// Sends a command.
     pub(super) async fn send(&self, request: &Request) -> Outcome {
-        let Request { method, path, body } = request;
-        outcome(self.http.request(method.clone(), format!("{}{path}", self.base)).json(body)).await
+        let Request { method, path, body, trace } = request;
+        outcome(self.http.request(method.clone(), format!("{}{path}", self.base)).json(body), trace.as_ref()).await
     }
 
     /// Asks a query.
-    pub(super) async fn get(&self, path: &str, parameters: &[(&str, String)]) -> Outcome {
-        outcome(self.http.get(format!("{}{path}", self.base)).query(parameters)).await
+    pub(super) async fn get(&self, path: &str, parameters: &[(&str, String)], trace: Option<&Trace>) -> Outcome {
+        outcome(self.http.get(format!("{}{path}", self.base)).query(parameters), trace).await
     }
 }
 
-async fn outcome(request: reqwest::RequestBuilder) -> Outcome {
+async fn outcome(mut request: reqwest::RequestBuilder, trace: Option<&Trace>) -> Outcome {
+    if let Some(Trace(parent)) = trace {
+        request = request.header("traceparent", parent);
+    }
     let answer = match request.send().await {
         Ok(answer) => answer,
         Err(error) if error.is_timeout() => return Outcome::Failed("timed out".to_owned()),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    client::{self, Answer, Outcome, Request, Service},
+    client::{self, Answer, Outcome, Request, Service, Trace},
     plan::{Action, Step},
     report::Sample,
     seen::Seen,
@@ -13,6 +13,9 @@ use super::{
     tally::{Observation, Side, Verdict},
     tpch::Input,
 };
+
+/// Of so many orders one is traced, up to the queries of who waits for it; services that send their spans nowhere don't mind.
+const TRACED_ONE_IN: usize = 10;
 
 /// What a step leaves to the next one of its order; `None` once a step failed: what follows would only be refused.
 pub(super) type Handover = Option<Alive>;
@@ -100,7 +103,7 @@ impl Command {
             Action::Refund { amount_cents } => client::payment(id, *amount_cents, "refunded"),
             Action::RemoveAdded => {
                 let path = format!("/orders/{id}/items/{}", alive.item_id.as_ref()?);
-                Request { method: Method::DELETE, path, body: json!({}) }
+                Request::new(Method::DELETE, path, json!({}))
             }
             Action::Cancel { reason } => act("cancel", json!({"reason": reason})),
             Action::Ship { tracking_number } => act("ship", json!({"tracking_number": tracking_number})),
@@ -120,7 +123,8 @@ impl Command {
             consistency_token: answer.body["consistency_token"].as_str()?.to_owned(),
             stays_pending: self.alone,
         };
-        seen.placed(&sample.order_id, sample.sequence_number, &sample.consistency_token);
+        let trace = self.prepared.as_ref().and_then(|request| request.trace.clone());
+        seen.placed(&sample.order_id, sample.sequence_number, &sample.consistency_token, trace);
         Some(sample)
     }
 }
@@ -139,7 +143,9 @@ fn prepared(step: &Step, input: &Input, catalogue: &Catalogue) -> Option<Request
         Action::Place => {
             let order = &input.orders[step.order?];
             let address = &input.customers[order.customer].address;
-            client::order(&catalogue.customer_ids[order.customer], &order.lines, &catalogue.product_ids, address)
+            let customer_id = &catalogue.customer_ids[order.customer];
+            let request = client::order(customer_id, &order.lines, &catalogue.product_ids, address);
+            Request { trace: (step.order? % TRACED_ONE_IN == 0).then(Trace::begin), ..request }
         }
         Action::Deposit { account: to, amount_cents } => {
             let payload = json!({"amount_cents": amount_cents, "reference": "Payroll deposit"});
@@ -155,10 +161,10 @@ fn prepared(step: &Step, input: &Input, catalogue: &Catalogue) -> Option<Request
         }
         Action::Rename { customer, first, last } => {
             let path = format!("/customers/{}", catalogue.customer_ids[*customer]);
-            Request { method: Method::PATCH, path, body: json!({"first_name": first, "last_name": last}) }
+            Request::new(Method::PATCH, path, json!({"first_name": first, "last_name": last}))
         }
         Action::Describe { product: which, description } => {
-            Request { method: Method::PATCH, path: product(which), body: json!({"description": description}) }
+            Request::new(Method::PATCH, product(which), json!({"description": description}))
         }
         Action::Restock { product: which, delta } => {
             let body = json!({"delta": delta, "reason": "delivery"});

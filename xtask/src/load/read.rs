@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{
-    client::{Answer, Outcome, Service},
+    client::{Answer, Outcome, Service, Trace},
     rng::Rng,
     seen::{Placed, Seen},
     setup::Catalogue,
@@ -64,6 +64,8 @@ pub(super) struct Read {
     path: String,
     parameters: Vec<(&'static str, String)>,
     check: Option<Check>,
+    /// Where it goes on with a trace that is kept.
+    trace: Option<Trace>,
 }
 
 /// What the answer must not be older than.
@@ -87,7 +89,7 @@ impl Readers {
         let (seen, mut rng) = (Seen::default(), Rng::new(seed, 4));
         for (query, weight) in MIX {
             let probe = readers.read(query, &seen, &mut rng);
-            match readers.service.get(&probe.path, &probe.parameters).await {
+            match readers.service.get(&probe.path, &probe.parameters, None).await {
                 Outcome::Refused { problem, .. } if problem == "no-such-path" => {
                     eprintln!("{query}: no read model declares {}, so it isn't asked for", probe.path);
                 }
@@ -178,7 +180,7 @@ impl Readers {
             "account transactions" => (format!("{account}/transactions"), vec![], None),
             _ => (format!("{account}/statement"), vec![], None),
         };
-        Read { query, path, parameters, check }
+        Read { query, path, parameters, check, trace: None }
     }
 }
 
@@ -187,7 +189,8 @@ impl Read {
         let known = seen.known(OWN_ORDER, &placed.order_id).max(placed.sequence);
         let check = Check { id: placed.order_id.clone(), field: "version", known };
         let parameters = vec![("consistency_token", placed.token.clone()), ("wait_ms", OWN_WAIT_MS.to_owned())];
-        Self { query: OWN_ORDER, path: format!("/orders/{}", placed.order_id), parameters, check: Some(check) }
+        let (path, trace) = (format!("/orders/{}", placed.order_id), placed.trace.clone());
+        Self { query: OWN_ORDER, path, parameters, check: Some(check), trace }
     }
 
     pub(super) async fn run(mut self, service: &Service, seen: &Arc<Seen>, mut due: Instant) -> Observation {
@@ -199,7 +202,7 @@ impl Read {
             }
         }
         let sent = Instant::now();
-        let outcome = service.get(&self.path, &self.parameters).await;
+        let outcome = service.get(&self.path, &self.parameters, self.trace.as_ref()).await;
         let answered = Instant::now();
         let verdict = match outcome {
             Outcome::Accepted(Answer { body, .. }) => self.judge(&body, seen),

@@ -11,6 +11,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::client::Trace;
+
 /// An order is looked at by others when it is as old as this: until then it may be on its way.
 const OLD_ENOUGH: Duration = Duration::from_secs(1);
 
@@ -22,6 +24,8 @@ pub(super) struct Placed {
     pub(super) token: String,
     /// When that was answered.
     pub(super) at: Instant,
+    /// Where its client keeps the trace.
+    pub(super) trace: Option<Trace>,
 }
 
 /// Shared by all readers.
@@ -40,9 +44,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Seen {
     /// Takes note of an order that was accepted.
-    pub(super) fn placed(&self, order_id: &str, sequence: i64, token: &str) {
+    pub(super) fn placed(&self, order_id: &str, sequence: i64, token: &str, trace: Option<Trace>) {
         let (order_id, token) = (order_id.to_owned(), token.to_owned());
-        let placed = Placed { order_id, sequence, token, at: Instant::now() };
+        let placed = Placed { order_id, sequence, token, at: Instant::now(), trace };
         lock(&self.placed).push(placed.clone());
         self.latest.send_replace(Some(placed));
     }
@@ -114,17 +118,17 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_the_next_order_is_not_given_the_last() {
         let seen = Seen::default();
-        seen.placed("last", 1, "t");
+        seen.placed("last", 1, "t", None);
         let mut next = Box::pin(seen.next_placed());
         assert!(futures::poll!(&mut next).is_pending());
-        seen.placed("next", 1, "t");
+        seen.placed("next", 1, "t", None);
         assert_eq!(next.await.order_id, "next");
     }
 
     #[test]
     fn an_order_that_was_just_placed_is_only_its_own_clients() {
         let seen = Seen::default();
-        seen.placed("o", 1, "t");
+        seen.placed("o", 1, "t", None);
         assert!(seen.settled(|n| n - 1).is_none());
         assert_eq!(seen.latest().unwrap().order_id, "o");
         let before = Instant::now().checked_sub(OLD_ENOUGH).unwrap();

@@ -57,7 +57,7 @@ pub(super) async fn visible(queries: &Service, catalogue: &Catalogue) -> Result<
     let path = format!("/v1/queries/accounts/acc-{customer}/balance");
     let deadline = Instant::now() + VISIBLE_WITHIN;
     loop {
-        match queries.get(&path, &[]).await {
+        match queries.get(&path, &[], None).await {
             Outcome::Accepted(_) => return Ok(()),
             Outcome::Refused { problem, .. } if problem == "no-such-path" => return Ok(()),
             other if Instant::now() >= deadline => bail!("{path} still isn't there: {other:?}"),
@@ -68,7 +68,7 @@ pub(super) async fn visible(queries: &Service, catalogue: &Catalogue) -> Result<
 
 /// A command that has to be accepted.
 async fn must(api: &Service, request: &Request) -> Result<Value> {
-    let Request { method, path, body } = request;
+    let Request { method, path, body, .. } = request;
     match api.send(request).await {
         Outcome::Accepted(answer) => Ok(answer.body),
         Outcome::Refused { problem, detail } => bail!("{method} {path} was refused, {problem}: {detail}; sent: {body}"),
