@@ -20,9 +20,6 @@ use xtask::traces::{Receiver, Span};
 const SOON: Duration = Duration::from_secs(60);
 /// What every write is held back, so that the events of several commands come into one batch.
 const HELD_MS: &str = "300";
-/// Queries that wait for their command, and what may be added to the store's answer until they go on, in the middle.
-const ASKED: usize = 40;
-const ADDED_MS: f64 = 2.0;
 const OFF: [(&str, &str); 3] =
     [("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("PROJECTOR_FAULT_DELAY_MS", "0"), ("OTEL_TRACES_SAMPLER_ARG", "0.01")];
 
@@ -45,8 +42,7 @@ struct Traced {
 }
 
 impl Traced {
-    /// `held_ms`: how long every write is held back.
-    async fn start(held_ms: &str) -> Result<Self> {
+    async fn start() -> Result<Self> {
         let receiver = Receiver::start().await?;
         let names = ["command-api", "projector-run", "projector-serve"];
         let processes = names.into_iter().map(Process::running).collect::<Result<Vec<_>>>()?;
@@ -56,7 +52,7 @@ impl Traced {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", traced.receiver.url()),
             ("OTEL_TRACES_SAMPLER_ARG", "0"),
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
-            ("PROJECTOR_FAULT_DELAY_MS", held_ms),
+            ("PROJECTOR_FAULT_DELAY_MS", HELD_MS),
         ];
         traced.restart(&on).await?;
         Ok(traced)
@@ -192,7 +188,7 @@ fn in_order(spans: &[Span]) -> Result<()> {
 async fn one_trace_shows_a_commands_whole_way() -> Result<()> {
     let _alone = ALONE.lock().await;
     let shop = Shop::open().await?;
-    let traced = Traced::start(HELD_MS).await?;
+    let traced = Traced::start().await?;
 
     let (traceparent, trace) = caller(true);
     let answer = place(&shop, &traceparent, "wait=order_summary,order_search; wait_ms=5000").await?;
@@ -243,43 +239,6 @@ async fn one_trace_shows_a_commands_whole_way() -> Result<()> {
     let strange: Vec<_> = all.iter().filter(|span| !known.contains(&&span.trace)).collect();
     ensure!(strange.is_empty(), "nobody asked for {strange:#?}");
     traced.stop().await
-}
-
-/// What is between the store's answer and the query that waits for it: the owner's publication, the control store's notification,
-/// and waking up.
-#[tokio::test]
-#[ignore = "needs the stack: ./dev test"]
-async fn a_waiting_query_hears_of_the_stores_answer_at_once() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let shop = Shop::open().await?;
-    let traced = Traced::start("0").await?;
-    let mut added = Vec::new();
-    for _ in 0..ASKED {
-        let (traceparent, trace) = caller(true);
-        let answer = place(&shop, &traceparent, "respond-async").await?;
-        let (id, token) = (text(&answer, "order_id")?, text(&answer, "consistency_token")?);
-        let query = reqwest::Client::new().get(format!("{}/orders/{id}", var("QUERY_URL")?));
-        let query = query.header("traceparent", &traceparent).header("consistency-token", token);
-        query.send().await?.error_for_status()?;
-        let (write, wait) = eventually("the write and the wait", SOON, || async {
-            let spans = traced.of(&trace);
-            let apply = spans.iter().find(|span| span.name == "apply order_summary");
-            let write = apply.and_then(|apply| spans.iter().find(|span| span.parent == apply.id).cloned());
-            Ok(write.zip(spans.iter().find(|span| span.name == "wait").cloned()))
-        })
-        .await?;
-        // One that came late has waited for nothing.
-        if wait.from < write.to {
-            added.push(wait.to.saturating_sub(write.to) as f64 / 1e6);
-        }
-    }
-    traced.stop().await?;
-    ensure!(added.len() >= ASKED / 2, "only {} of {ASKED} waited", added.len());
-    added.sort_by(f64::total_cmp);
-    let median = added[added.len() / 2];
-    println!("from the store's answer to the end of the wait: {median:.2} ms in the middle, {added:.2?}");
-    ensure!(median < ADDED_MS, "{median} ms");
-    Ok(())
 }
 
 #[tokio::test]
