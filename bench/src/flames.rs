@@ -9,12 +9,15 @@ use inferno::collapse::perf::Folder;
 use inferno::flamegraph;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::process::{Child, Command};
 
 /// Samples a second of each thread that runs: an odd number, which doesn't fall into step with anything.
 const A_SECOND: &str = "499";
 /// Of the stack, at each sample.
 const STACK_BYTES: u32 = 16_384;
+/// How long `perf` may take to begin.
+const ATTACHED_AFTER: Duration = Duration::from_millis(500);
 /// What takes less of the whole than this percentage isn't drawn.
 const LEAST_PERCENT: f64 = 0.2;
 
@@ -25,8 +28,8 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// From now on.
-    pub(crate) fn take(pid: u32) -> Result<Self> {
+    /// From now on; threads that are begun while `perf` looks for those that are there would be missed.
+    pub(crate) async fn take(pid: u32) -> Result<Self> {
         let file = std::env::temp_dir().join(format!("bench-{pid}.perf"));
         let stacks = format!("dwarf,{STACK_BYTES}");
         let perf = Command::new("perf")
@@ -36,6 +39,7 @@ impl Samples {
             .kill_on_drop(true)
             .spawn()
             .context("flame graphs need perf: apt install linux-perf")?;
+        tokio::time::sleep(ATTACHED_AFTER).await;
         Ok(Self { perf, file })
     }
 

@@ -89,7 +89,7 @@ impl Site {
         for host in 0..hosts {
             self.hosts.push(Host::start(&self.env, self.ports + host)?);
         }
-        let samples = self.sampled()?;
+        let samples = self.sampled().await?;
         let pace = self.follow(&live, events, &mut |_| ()).await?;
         self.drawn(samples, names, "live").await?;
         self.measured(&live, pace, 0.0, &meter).await
@@ -116,6 +116,7 @@ impl Site {
     /// Builds another generation and makes it live.
     pub(crate) async fn replay(&mut self, names: &[&str], store: Store, events: usize) -> Result<Run> {
         self.hosts.iter().for_each(|host| usage::reset_memory_peak(host.pid));
+        let samples = self.sampled().await?;
         let (meter, cpu) = (Meter::start(store.component()), self.cpu_s());
         // Several at one barrier, else they would be built one after the other.
         let options = ["--together", "--from", "kafka", "--watch", "0s", "--rollback-window", "1h"];
@@ -130,7 +131,6 @@ impl Site {
             ensure!(!job.is_finished(), "the rebuild ended before it began");
             tokio::time::sleep(LOOK_EVERY).await;
         };
-        let samples = self.sampled()?;
         let pace = self.follow(&targets, events, &mut |_| ()).await?;
         self.drawn(samples, names, "replay").await?;
         let run = self.measured(&targets, pace, cpu, &meter).await?;
@@ -139,8 +139,9 @@ impl Site {
     }
 
     /// Samples the first host from here on, if flame graphs are wanted.
-    fn sampled(&self) -> Result<Option<Samples>> {
-        self.flames.as_ref().and(self.hosts.first()).map(|host| Samples::take(host.pid)).transpose()
+    async fn sampled(&self) -> Result<Option<Samples>> {
+        let Some(host) = self.flames.as_ref().and(self.hosts.first()) else { return Ok(None) };
+        Samples::take(host.pid).await.map(Some)
     }
 
     async fn drawn(&self, samples: Option<Samples>, names: &[&str], what: &str) -> Result<()> {
