@@ -2,7 +2,6 @@
 //!
 //! Visits of a library have five events each: one opens it with three lines, one adds a fourth, three move it on.
 
-use bytes::Bytes;
 use projector::apply::{Batch, Delivery, Event, Finished, Lane, Outcome, Part, Partition, Stored, Write};
 use projector::event::{Catalog, Envelope, Raw, Shape};
 use projector::expr::Value;
@@ -46,7 +45,7 @@ impl Known {
     /// Reads a message.
     pub(crate) fn delivery(&self, offset: i64, raw: Raw) -> Delivery {
         let envelope = envelope(&raw);
-        let data = self.payload(&envelope, raw.payload.as_deref().unwrap());
+        let data = self.payload(&envelope, raw.payload().unwrap());
         Delivery { offset, raw, event: Ok(Event { envelope, data: Some(Ok(data)) }) }
     }
 
@@ -59,7 +58,7 @@ impl Known {
 }
 
 pub(crate) fn envelope(raw: &Raw) -> Envelope {
-    Envelope::read(raw.key.as_deref(), |name| raw.header(name)).unwrap()
+    Envelope::read(raw).unwrap()
 }
 
 /// Documents where a store's would be, moved to and fro, so that only our own work is looked at.
@@ -126,11 +125,7 @@ fn message(step: usize, visit: usize, visits: usize) -> Raw {
         ),
     ];
     let payload = [&[0, 0, 0, 0, 1][..], &datum].concat();
-    Raw {
-        key: Some(Bytes::from(key)),
-        headers: headers.map(|(name, value)| (name.into(), Bytes::from(value))).into(),
-        payload: Some(Bytes::from(payload)),
-    }
+    Raw::new(Some(key.as_bytes()), &headers, Some(&payload))
 }
 
 fn opened(key: &str, visit: usize) -> Vec<u8> {

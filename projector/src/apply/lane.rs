@@ -48,7 +48,7 @@ impl Delivery {
     pub fn aggregate(&self) -> Arc<str> {
         match &self.event {
             Ok(event) => Arc::clone(&event.envelope.reference.aggregate_id),
-            Err(_) => String::from_utf8_lossy(self.raw.key.as_deref().unwrap_or_default()).into(),
+            Err(_) => String::from_utf8_lossy(self.raw.key().unwrap_or_default()).into(),
         }
     }
 }

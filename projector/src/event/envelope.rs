@@ -1,9 +1,8 @@
 //! The envelope: what the outbox row said beside its payload, carried as Kafka headers.
 
-use super::TxSnapshot;
-use bytes::Bytes;
+use super::raw::Known;
+use super::{Raw, TxSnapshot};
 use chrono::{DateTime, Utc};
-use std::borrow::Cow;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -22,49 +21,6 @@ pub struct EventRef {
     pub aggregate_id: Arc<str>,
     /// The event's place in its aggregate, from 1.
     pub sequence: i64,
-}
-
-/// A header's name. Those of an event are known, so that a message needn't bring them along.
-pub type HeaderName = Cow<'static, str>;
-
-/// The headers that an event has; see `connectors/outbox.json`.
-const KNOWN: [&str; 11] = [
-    "id",
-    "event_type",
-    "schema_version",
-    "aggregate_type",
-    "sequence",
-    "epoch",
-    "txid",
-    "tx_min",
-    "tx_snapshot",
-    "occurred_at",
-    "metadata",
-];
-
-/// A message as raw as it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Raw {
-    /// The key.
-    pub key: Option<Bytes>,
-    /// The headers that have a value, in order.
-    pub headers: Vec<(HeaderName, Bytes)>,
-    /// The value.
-    pub payload: Option<Bytes>,
-}
-
-impl Raw {
-    /// A header's name, without a copy if it is a known one.
-    #[must_use]
-    pub fn header_name(name: &str) -> HeaderName {
-        KNOWN.iter().find(|known| **known == name).map_or_else(|| name.to_owned().into(), |known| (*known).into())
-    }
-
-    /// A header's bytes.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
-    }
 }
 
 /// An event without its payload.
@@ -109,40 +65,45 @@ impl Envelope {
     ///
     /// # Errors
     /// [`EnvelopeError`]: the message can't be an event of our outbox.
-    pub fn read<'a>(key: Option<&'a [u8]>, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, EnvelopeError> {
-        let text = |name: &'static str| {
-            let bytes = header(name).ok_or(EnvelopeError::Missing(name))?;
-            std::str::from_utf8(bytes).map_err(|_| malformed(name, bytes, "UTF-8 text"))
+    pub fn read(raw: &Raw) -> Result<Self, EnvelopeError> {
+        let headers = raw.known();
+        let header = |known: Known| headers[known as usize];
+        let text = |known: Known| {
+            let bytes = header(known).ok_or(EnvelopeError::Missing(known.name()))?;
+            std::str::from_utf8(bytes).map_err(|_| malformed(known.name(), bytes, "UTF-8 text"))
         };
-        let number = |name| {
-            text(name)?.parse::<u64>().map_err(|_| malformed(name, header(name).unwrap_or_default(), "a whole number"))
+        let number = |known: Known| {
+            let digits = text(known)?;
+            digits.parse::<u64>().map_err(|_| malformed(known.name(), digits.as_bytes(), "a whole number"))
         };
-        let key = key.ok_or(EnvelopeError::Malformed {
+        let key = raw.key().ok_or(EnvelopeError::Malformed {
             what: "the key",
             found: String::new(),
             expected: "the aggregate's id",
         })?;
         let aggregate_id = std::str::from_utf8(key).map_err(|_| malformed("the key", key, "UTF-8 text"))?;
-        let occurred_at = text("occurred_at")?;
-        let sequence = number("sequence")?;
-        let (txid, tx_min) = (number("txid")?, number("tx_min")?);
+        let occurred_at = text(Known::OccurredAt)?;
+        let sequence = number(Known::Sequence)?;
+        let (txid, tx_min) = (number(Known::Txid)?, number(Known::TxMin)?);
         if tx_min > txid {
             return Err(malformed("tx_min", tx_min.to_string().as_bytes(), "at most txid"));
         }
-        let snapshot = header("tx_snapshot").filter(|bytes| !bytes.is_empty()).map(|bytes| {
+        let snapshot = header(Known::TxSnapshot).filter(|bytes| !bytes.is_empty()).map(|bytes| {
             let read = std::str::from_utf8(bytes).ok().and_then(|text| TxSnapshot::read(text, tx_min));
             let expected = "pg_current_snapshot() of the statement that set tx_min, or null";
             read.map(Arc::new).ok_or_else(|| malformed("tx_snapshot", bytes, expected))
         });
         Ok(Self {
-            id: text("id")?.parse().map_err(|_| malformed("id", header("id").unwrap_or_default(), "a UUID"))?,
-            event_type: text("event_type")?.into(),
-            schema_version: u32::try_from(number("schema_version")?).map_err(|_| {
-                malformed("schema_version", header("schema_version").unwrap_or_default(), "a small number")
+            id: text(Known::Id)?
+                .parse()
+                .map_err(|_| malformed("id", header(Known::Id).unwrap_or_default(), "a UUID"))?,
+            event_type: text(Known::EventType)?.into(),
+            schema_version: u32::try_from(number(Known::SchemaVersion)?).map_err(|_| {
+                malformed("schema_version", header(Known::SchemaVersion).unwrap_or_default(), "a small number")
             })?,
-            aggregate_type: text("aggregate_type")?.into(),
+            aggregate_type: text(Known::AggregateType)?.into(),
             reference: EventRef {
-                epoch: text("epoch")?.into(),
+                epoch: text(Known::Epoch)?.into(),
                 txid,
                 tx_min,
                 snapshot: snapshot.transpose()?,
@@ -153,7 +114,7 @@ impl Envelope {
             occurred_at: DateTime::parse_from_rfc3339(occurred_at)
                 .map_err(|_| malformed("occurred_at", occurred_at.as_bytes(), "an RFC 3339 time"))?
                 .to_utc(),
-            metadata: header("metadata").and_then(|m| std::str::from_utf8(m).ok()).map(Into::into),
+            metadata: header(Known::Metadata).and_then(|m| std::str::from_utf8(m).ok()).map(Into::into),
         })
     }
 }
@@ -180,12 +141,11 @@ mod tests {
         ("occurred_at", "2026-05-23T10:00:00.123456Z"),
     ];
 
-    fn read(change: &[(&str, Option<&'static str>)]) -> Result<Envelope, EnvelopeError> {
-        Envelope::read(Some(b"l-1"), |name| {
-            let changed = change.iter().find(|(n, _)| *n == name);
-            let value = changed.map_or_else(|| HEADERS.iter().find(|(n, _)| *n == name).map(|(_, v)| *v), |(_, v)| *v);
-            value.map(str::as_bytes)
-        })
+    fn read(change: &[(&'static str, Option<&'static str>)]) -> Result<Envelope, EnvelopeError> {
+        let is_changed = |name: &str| change.iter().any(|(changed, _)| *changed == name);
+        let kept = HEADERS.iter().filter(|(name, _)| !is_changed(name)).copied();
+        let headers: Vec<_> = kept.chain(change.iter().filter_map(|(name, value)| Some((*name, (*value)?)))).collect();
+        Envelope::read(&Raw::new(Some(b"l-1"), &headers, None))
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod avro;
 mod catalog;
 mod envelope;
 mod node;
+mod raw;
 mod registry;
 mod seen;
 mod snapshot;
@@ -12,8 +13,9 @@ mod upcast;
 
 pub use avro::{AvroError, Shape};
 pub use catalog::{Catalog, CatalogError, EventType};
-pub use envelope::{Envelope, EnvelopeError, EventRef, HeaderName, Raw};
+pub use envelope::{Envelope, EnvelopeError, EventRef};
 pub use node::Node;
+pub use raw::Raw;
 pub use registry::{DecodeError, Decoder};
 pub use seen::SeenEvent;
 pub use snapshot::TxSnapshot;

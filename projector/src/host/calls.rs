@@ -64,9 +64,9 @@ impl Calls {
         if let Some(event) = self.reader.read(&raw) {
             return Ok(Delivery { offset, raw, event });
         }
-        let event = match Envelope::read(raw.key.as_deref(), |name| raw.header(name)) {
+        let event = match Envelope::read(&raw) {
             Ok(envelope) => {
-                let payload = raw.payload.as_deref().unwrap_or_default();
+                let payload = raw.payload().unwrap_or_default();
                 let away = |error: &crate::event::DecodeError| error.is_transient();
                 let call = || -> BoxFuture<'_, _> { Box::pin(self.reader.decoder.decode(&envelope, payload)) };
                 let data = self.until_answered("schema registry", away, call).await;

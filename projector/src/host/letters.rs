@@ -6,7 +6,6 @@ use super::calls::Calls;
 use crate::apply::{Delivery, LetterNote, Parked, Partition, Stop};
 use crate::control::{Control, DeadLetter, DeadLetterState};
 use crate::event::Raw;
-use bytes::Bytes;
 use chrono::Utc;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,13 +67,7 @@ impl Letters {
         let letters = self.calls.control(|| Box::pin(control.letters(id, partition, aggregate, LETTERS_MAX))).await?;
         let (mut deliveries, mut notes) = (Vec::new(), Vec::new());
         for letter in &letters {
-            let headers =
-                letter.headers.iter().map(|(name, value)| (Raw::header_name(name), Bytes::copy_from_slice(value)));
-            let raw = Raw {
-                key: letter.key.as_deref().map(Bytes::copy_from_slice),
-                headers: headers.collect(),
-                payload: letter.payload.as_deref().map(Bytes::copy_from_slice),
-            };
+            let raw = Raw::new(letter.key.as_deref(), &letter.headers, letter.payload.as_deref());
             deliveries.push(self.calls.read(letter.offset, raw).await?);
             let done = letter.done.iter().cloned().collect();
             notes.push(LetterNote { done, skip: letter.state == DeadLetterState::Skip });
@@ -127,9 +120,9 @@ impl Letters {
             aggregate_id: delivery.aggregate().to_string(),
             sequence: envelope.map(|envelope| envelope.reference.sequence),
             event_type: envelope.map(|envelope| envelope.event_type.to_string()),
-            headers: raw.headers.iter().map(|(name, value)| (name.clone().into_owned(), value.to_vec())).collect(),
-            key: raw.key.as_ref().map(|key| key.to_vec()),
-            payload: raw.payload.as_ref().map(|payload| payload.to_vec()),
+            headers: raw.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            key: raw.key().map(<[u8]>::to_vec),
+            payload: raw.payload().map(<[u8]>::to_vec),
             tries: if reason.is_some() { i32::try_from(crate::apply::TRIES).unwrap_or(i32::MAX) } else { 0 },
             reason,
             done: done.into_iter().collect(),
@@ -144,6 +137,6 @@ impl Letters {
 /// The id of a message without one: the same each time it is read at that place.
 fn unreadable_id(place: &str, raw: &Raw) -> Uuid {
     let mut name = place.as_bytes().to_vec();
-    name.extend(raw.payload.as_deref().unwrap_or_default());
+    name.extend(raw.payload().unwrap_or_default());
     Uuid::new_v5(&Uuid::NAMESPACE_OID, &name)
 }

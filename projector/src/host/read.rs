@@ -22,13 +22,13 @@ impl Reader {
     /// What a message says, payload included where the projection takes its event; or why it isn't an event. None if the
     /// registry has to be asked for its schema first.
     pub(super) fn read(&self, raw: &Raw) -> Option<Result<Event, String>> {
-        let envelope = match Envelope::read(raw.key.as_deref(), |name| raw.header(name)) {
+        let envelope = match Envelope::read(raw) {
             Ok(envelope) => envelope,
             Err(error) => return Some(Err(error.to_string())),
         };
         let data = match self.compiled.program(&envelope.event_type) {
             Some(_) => {
-                let payload = raw.payload.as_deref().unwrap_or_default();
+                let payload = raw.payload().unwrap_or_default();
                 Some(self.decoder.decode_known(&envelope, payload)?.map_err(|error| error.to_string()))
             }
             None => None,

@@ -27,7 +27,6 @@
 
 use crate::apply::Occurrence;
 use crate::event::Raw;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, FromRow, PgConnection};
@@ -149,12 +148,7 @@ impl StoredEvent {
     /// Key, headers and payload as a consumer has them.
     #[must_use]
     pub fn raw(&self) -> Raw {
-        let header = |(name, value): (&'static str, &str)| (name.into(), Bytes::copy_from_slice(value.as_bytes()));
-        Raw {
-            key: Some(Bytes::copy_from_slice(self.aggregate_id.as_bytes())),
-            headers: self.headers().map(header).into(),
-            payload: Some(Bytes::copy_from_slice(&self.payload)),
-        }
+        Raw::new(Some(self.aggregate_id.as_bytes()), &self.headers(), Some(&self.payload))
     }
 
     /// The headers in the order of connectors/outbox.json, behind the router's own; without `tx_snapshot`, which would claim the very

@@ -3,10 +3,11 @@
 //! They come to a topic of one partition, so only its end is read, without a group: whoever begins sees the last one at once.
 
 use super::kafka::{KafkaConfig, SourceError};
+use super::poll::raw;
 use crate::event::Envelope;
 use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,9 +99,7 @@ fn read(brokers: &str, topic: &str, newest: &Mutex<Option<Beat>>, stop: &AtomicB
 }
 
 fn beat(message: &BorrowedMessage<'_>) -> Option<Beat> {
-    let headers = message.headers()?;
-    let header = |name: &str| headers.iter().find(|header| header.key == name).and_then(|header| header.value);
-    match Envelope::read(message.key(), header) {
+    match Envelope::read(&raw(message)) {
         Ok(envelope) => Some(Beat {
             epoch: envelope.reference.epoch.to_string(),
             txid: envelope.reference.txid.cast_signed(),

@@ -11,8 +11,7 @@
 use super::brokers::{self, Unconnected};
 use super::poll::{Queue, poll};
 use crate::apply::{Event, Partition};
-use crate::event::{HeaderName, Raw};
-use bytes::Bytes;
+use crate::event::Raw;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -98,17 +97,13 @@ pub struct Message {
 }
 
 impl Message {
-    /// About what it takes in memory, in KiB: the bytes, what each header costs beside them, and what was read.
+    /// About what it takes in memory, in KiB: the bytes, and what was read.
     pub fn kib(&self) -> u32 {
         /// Values have names and nodes about them.
         const READ: usize = 3;
-        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let header = |(_, value): &(HeaderName, Bytes)| size_of::<(HeaderName, Bytes)>() + value.len();
-        let headers: usize = self.raw.headers.iter().map(header).sum();
         let is_read = self.event.as_ref().is_some_and(|event| event.as_ref().is_ok_and(|event| event.data.is_some()));
-        let payload = length(&self.raw.payload) * if is_read { 1 + READ } else { 1 };
-        u32::try_from((size_of::<Self>() + length(&self.raw.key) + payload + headers).div_ceil(1024))
-            .unwrap_or(u32::MAX)
+        let read = if is_read { READ * self.raw.payload().map_or(0, <[u8]>::len) } else { 0 };
+        u32::try_from((size_of::<Self>() + self.raw.bytes() + read).div_ceil(1024)).unwrap_or(u32::MAX)
     }
 }
 

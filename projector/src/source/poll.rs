@@ -3,7 +3,6 @@
 use super::kafka::{Context, DRAIN_DEADLINE, Item, Message, Read};
 use crate::apply::Partition;
 use crate::event::Raw;
-use bytes::BytesMut;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
@@ -104,23 +103,14 @@ fn topic(known: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
     topic
 }
 
-/// All that a message says, in one piece of memory.
-fn raw(message: &BorrowedMessage<'_>) -> Raw {
+/// All that a message says.
+pub(super) fn raw(message: &BorrowedMessage<'_>) -> Raw {
     // What is null in the outbox comes as a header without a value.
     let valued = |value: &&[u8]| !value.is_empty();
-    let all = || message.headers().into_iter().flat_map(|all| all.iter());
-    let headers = || all().filter_map(|header| Some((header.key, header.value.filter(valued)?)));
-    let parts = headers().map(|(_, value)| value).chain(message.key()).chain(message.payload());
-    let mut memory = BytesMut::with_capacity(parts.map(<[u8]>::len).sum());
-    let mut keep = |part: &[u8]| {
-        memory.extend_from_slice(part);
-        memory.split().freeze()
-    };
-    Raw {
-        headers: headers().map(|(name, value)| (Raw::header_name(name), keep(value))).collect(),
-        key: message.key().map(&mut keep),
-        payload: message.payload().map(&mut keep),
-    }
+    let all = message.headers();
+    let mut headers = Vec::with_capacity(all.map_or(0, Headers::count));
+    headers.extend(all.into_iter().flat_map(Headers::iter).filter_map(|h| Some((h.key, h.value.filter(valued)?))));
+    Raw::new(message.key(), &headers, message.payload())
 }
 
 /// Puts an item into the queue; if that stays full, pauses the partitions and polls on until there is room.

@@ -6,7 +6,6 @@ use crate::apply::{Delivery, Event, Partition};
 use crate::event::{Decoder, Envelope, Raw};
 use crate::projection::Compiled;
 use crate::source::{History, Selection, StoredEvent};
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// Reads the events that feed a read model, one aggregate type after the other, and folds them.
@@ -50,13 +49,8 @@ impl Reader {
 
     /// As a host reads a message.
     async fn read(&self, stored: &StoredEvent) -> Result<(Partition, Event), VerbError> {
-        let headers = stored.headers().map(|(name, value)| (name.into(), Bytes::copy_from_slice(value.as_bytes())));
-        let raw = Raw {
-            key: Some(Bytes::copy_from_slice(stored.aggregate_id.as_bytes())),
-            headers: headers.into(),
-            payload: None,
-        };
-        let envelope = Envelope::read(raw.key.as_deref(), |name| raw.header(name))
+        let raw = Raw::new(Some(stored.aggregate_id.as_bytes()), &stored.headers(), None);
+        let envelope = Envelope::read(&raw)
             .map_err(|error| VerbError::Unreadable(format!("a row of the event store: {error}")))?;
         let data = match self.compiled.program(&envelope.event_type) {
             None => None,

@@ -2,7 +2,7 @@
 
 use super::VerbError;
 use crate::control::{Control, DeadLetter, DeadLetterLine, Fate};
-use crate::event::{Decoder, Envelope};
+use crate::event::{Decoder, Envelope, Raw};
 use crate::expr::json::{time_text, to_json};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -54,8 +54,8 @@ pub(crate) async fn show(
 }
 
 async fn decode(decoder: &Decoder, letter: &DeadLetter) -> Result<Json, String> {
-    let header = |name: &str| letter.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice());
-    let envelope = Envelope::read(letter.key.as_deref(), header).map_err(|error| error.to_string())?;
+    let raw = Raw::new(letter.key.as_deref(), &letter.headers, None);
+    let envelope = Envelope::read(&raw).map_err(|error| error.to_string())?;
     let data = decoder.decode(&envelope, letter.payload.as_deref().unwrap_or_default()).await;
     Ok(to_json(&data.map_err(|error| error.to_string())?))
 }

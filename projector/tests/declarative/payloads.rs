@@ -45,22 +45,22 @@ fn recorded(event: &str) -> Vec<(String, Raw)> {
     let text = std::fs::read_to_string("tests/recorded/messages.json").unwrap();
     let all: Vec<Json> = serde_json::from_str(&text).unwrap();
     let raw = |message: &Json| {
-        let bytes = |value: &Json| bytes::Bytes::from(value.as_str().unwrap().to_owned());
-        let headers =
-            message["headers"].as_object().unwrap().iter().map(|(name, value)| (Raw::header_name(name), bytes(value)));
+        let bytes = |value: &Json| value.as_str().unwrap().as_bytes().to_vec();
+        let headers: Vec<_> =
+            message["headers"].as_object().unwrap().iter().map(|(name, value)| (name, bytes(value))).collect();
         let payload = match message["value_hex"].as_str() {
             Some(hex) => hex.as_bytes().chunks(2).map(byte).collect(),
             None => bytes(&message["value"]),
         };
-        Raw { key: Some(bytes(&message["key"])), headers: headers.collect(), payload: Some(payload) }
+        Raw::new(Some(&bytes(&message["key"])), &headers, Some(&payload))
     };
     let of = all.iter().filter(|message| message["headers"]["event_type"] == event);
     of.map(|message| (message["form"].as_str().unwrap().to_owned(), raw(message))).collect()
 }
 
 async fn document(compiled: &Arc<Compiled>, decoder: &Decoder, raw: &Raw) -> Json {
-    let envelope = Envelope::read(raw.key.as_deref(), |name| raw.header(name)).unwrap();
-    let data = decoder.decode(&envelope, raw.payload.as_deref().unwrap()).await.map_err(|e| e.to_string());
+    let envelope = Envelope::read(raw).unwrap();
+    let data = decoder.decode(&envelope, raw.payload().unwrap()).await.map_err(|e| e.to_string());
     let delivery = Delivery { offset: 0, raw: raw.clone(), event: Ok(Event { envelope, data: Some(data) }) };
     let partition = Partition { topic: "events.book".into(), number: 0 };
     let part = Part { deliveries: vec![delivery], ..Part::default() };
@@ -88,7 +88,10 @@ async fn one_projection_takes_all_forms() {
         ["text", "expanded", "text in Avro", "expanded in Avro"]
     );
     let template = forms[0].1.clone();
-    let with = |payload: Vec<u8>| Raw { payload: Some(payload.into()), ..template.clone() };
+    let with = |payload: Vec<u8>| {
+        let headers: Vec<_> = template.headers().collect();
+        Raw::new(template.key(), &headers, Some(&payload))
+    };
     let text = |s: &str| Avro::String(s.into());
     let record = Avro::Record(vec![
         ("genre".into(), text("novel")),
@@ -104,7 +107,7 @@ async fn one_projection_takes_all_forms() {
     }
     // What the schema doesn't allow is the event's fault, in each form.
     for bad in ["{\"book_id\": \"b-1\", \"title\": 3}", "\"{\"", "not JSON", "[]"] {
-        let envelope = Envelope::read(template.key.as_deref(), |name| template.header(name)).unwrap();
+        let envelope = Envelope::read(&template).unwrap();
         assert!(!decoder.decode(&envelope, bad.as_bytes()).await.unwrap_err().is_transient(), "{bad}");
     }
 }
@@ -115,8 +118,8 @@ async fn times_null_and_defaults_are_what_the_schema_says() {
     let loans = recorded("LoanOpened");
     assert_eq!(loans.len(), 4);
     for (form, raw) in loans {
-        let envelope = Envelope::read(raw.key.as_deref(), |name| raw.header(name)).unwrap();
-        let data = decoder.decode(&envelope, raw.payload.as_deref().unwrap()).await.unwrap();
+        let envelope = Envelope::read(&raw).unwrap();
+        let data = decoder.decode(&envelope, raw.payload().unwrap()).await.unwrap();
         let expected = json!({
             "loan_id": "l-1", "member_id": "m-1", "book_id": "b-1", "branch_id": null,
             "opened_at": "2026-03-28T23:30:00.000000Z", "due": "2026-04-17T00:00:00.000000Z",

@@ -89,8 +89,9 @@ pub(super) async fn run(compiled: &Arc<Compiled>, given: &Given, way: Way) -> Re
 }
 
 fn delivery(offset: i64, event: Event) -> Delivery {
-    let key = event.envelope.reference.aggregate_id.as_bytes().to_vec();
-    Delivery { offset, raw: Raw { key: Some(key.into()), ..Raw::default() }, event: Ok(event) }
+    let headers: [(&str, &[u8]); 0] = [];
+    let raw = Raw::new(Some(event.envelope.reference.aggregate_id.as_bytes()), &headers, None);
+    Delivery { offset, raw, event: Ok(event) }
 }
 
 fn arrange(events: &[Event], way: Way) -> Vec<Event> {
