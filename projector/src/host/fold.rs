@@ -159,8 +159,10 @@ impl Folding {
     }
 
     fn remember(&self, writes: Vec<Write>, outcomes: &[Outcome]) {
-        // Facts are never loaded. A join's guarantee is that it looks at the store after it has written.
-        if matches!(self.calls.reader.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join) {
+        // Facts are never loaded. A join's guarantee is that it looks at the store after it has written. What is put off is at hand.
+        if matches!(self.calls.reader.compiled.kind, ReadModelKind::Facts | ReadModelKind::Join)
+            || self.calls.sink.puts_off()
+        {
             return;
         }
         let mut cache = self.cache();

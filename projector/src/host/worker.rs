@@ -178,6 +178,10 @@ impl Worker {
                 Some(landed) = self.flights.join_next(), if !self.flights.is_empty() => {
                     self.landed(landed).await?;
                     self.start_what_may().await?;
+                    if self.calls.sink.puts_off() && self.flights.is_empty() && self.is_caught_up() {
+                        // What is put off has nothing more to wait for.
+                        self.saver.hurry();
+                    }
                 }
                 result = join(&mut self.refreshing), if self.refreshing.is_some() => self.refreshed(result),
                 saved = self.saver.saved(), if self.saver.has_work() => self.saved(&saved?),
@@ -276,6 +280,12 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Whether all that was in the topic a second ago is handled.
+    fn is_caught_up(&self) -> bool {
+        let ends = self.setup.source.end_offsets();
+        self.owned.iter().all(|(partition, owned)| ends.get(partition).is_some_and(|end| owned.next() >= *end))
     }
 
     async fn turn(&mut self, item: Item) -> Result<(), HostError> {

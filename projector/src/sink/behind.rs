@@ -5,6 +5,8 @@
 //! [`Sink::save_progress`] writes all of it before it saves, so progress is still never ahead of the documents. What a host that dies
 //! had put off is lost with the progress that would have covered it, and made again by whoever goes on from the saved one.
 //!
+//! As in a log-structured store, the oldest are written beside the work, and only who finds no room at all waits for that.
+//!
 //! For documents of one aggregate each, which have one owner, and whose version is its sequence: should the store hold a newer one
 //! (of an owner before a crash, or of one that was replaced), it was folded from the same events, and more of them, and the
 //! older one is rightly refused. Documents go whole: what changed since a version that the store never had is of no use to it.
@@ -17,10 +19,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
-/// Bytes of documents that are put off; beyond that the oldest half goes to the store. Some ten thousand documents of usual size: as
-/// many as are usually begun while one of them lives through most of its events.
-const BYTES_MAX: usize = 12 << 20;
+/// Bytes of documents that are put off. Beyond three quarters of it the oldest go to the store, until half of it is left. Some twenty
+/// thousand documents of usual size: as many as are usually begun while one of them lives through most of its events.
+const BYTES_MAX: usize = 24 << 20;
 /// Documents that go to the store in one call.
 const AT_ONCE: usize = 1_000;
 
@@ -29,12 +32,19 @@ pub type Told = Box<dyn Fn(u64, Duration) + Send + Sync>;
 
 /// A place whose writes may be put off.
 pub struct Behind {
-    sink: Arc<dyn Sink>,
+    store: Arc<Store>,
     is_on: AtomicBool,
+    bytes_max: usize,
+    /// What is written beside the work; ended with it.
+    beside: Mutex<JoinSet<()>>,
+}
+
+/// The store, and what is put off for it.
+struct Store {
+    sink: Arc<dyn Sink>,
     held: Mutex<Held>,
     /// Held by who writes to the store: one at a time, so that an older document never follows a newer one.
-    writing: tokio::sync::Mutex<()>,
-    bytes_max: usize,
+    writing: Arc<tokio::sync::Mutex<()>>,
     told: Told,
 }
 
@@ -93,46 +103,12 @@ impl Held {
     }
 }
 
-impl Behind {
-    /// Puts nothing off yet.
-    #[must_use]
-    pub fn new(sink: Arc<dyn Sink>, told: Told) -> Self {
-        let (held, writing) = (Mutex::default(), tokio::sync::Mutex::new(()));
-        Self { sink, is_on: AtomicBool::new(false), held, writing, bytes_max: BYTES_MAX, told }
-    }
-
-    /// From now on writes are put off, or no longer: then those that were are written first. Nothing may be written meanwhile.
-    ///
-    /// # Errors
-    /// Those of a write; then nothing has changed.
-    pub async fn put_off(&self, on: bool) -> Result<(), SinkError> {
-        if !on {
-            self.write_all().await?;
-        }
-        self.is_on.store(on, Ordering::SeqCst);
-        Ok(())
-    }
-
+impl Store {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes all that is put off by now.
-    ///
-    /// # Errors
-    /// Those of a write; what was to be written is kept.
-    pub async fn write_all(&self) -> Result<(), SinkError> {
-        self.write_oldest(0).await
-    }
-
-    async fn write_oldest(&self, bytes_left: usize) -> Result<(), SinkError> {
-        let _writing = self.writing.lock().await;
-        // What couldn't be written comes first, whatever was put off since.
-        self.write_leaving().await?;
-        self.held().leave(bytes_left);
-        self.write_leaving().await
-    }
-
+    /// Writes what is on its way, and what couldn't be written before. Only for who holds `writing`.
     async fn write_leaving(&self) -> Result<(), SinkError> {
         let leaving = Arc::clone(&self.held().leaving);
         let some: Vec<_> = leaving
@@ -161,33 +137,93 @@ impl Behind {
     }
 }
 
+impl Behind {
+    /// Puts nothing off yet.
+    #[must_use]
+    pub fn new(sink: Arc<dyn Sink>, told: Told) -> Self {
+        let store = Store { sink, held: Mutex::default(), writing: Arc::default(), told };
+        Self { store: Arc::new(store), is_on: AtomicBool::new(false), bytes_max: BYTES_MAX, beside: Mutex::default() }
+    }
+
+    /// From now on writes are put off, or no longer: then those that were are written first. Nothing may be written meanwhile.
+    ///
+    /// # Errors
+    /// Those of a write; then nothing has changed.
+    pub async fn put_off(&self, on: bool) -> Result<(), SinkError> {
+        if !on {
+            self.write_all().await?;
+        }
+        self.is_on.store(on, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Writes all that is put off by now.
+    ///
+    /// # Errors
+    /// Those of a write; what was to be written is kept.
+    pub async fn write_all(&self) -> Result<(), SinkError> {
+        let _writing = self.store.writing.lock().await;
+        // What couldn't be written comes first, whatever was put off since.
+        self.store.write_leaving().await?;
+        self.store.held().leave(0);
+        self.store.write_leaving().await
+    }
+
+    /// Sends the oldest to the store if there is little room left; waits for those that are on their way if there is none.
+    async fn make_room(&self) -> Result<(), SinkError> {
+        let half = self.bytes_max / 2;
+        let bytes = self.store.held().bytes;
+        if bytes <= half + half / 2 {
+            return Ok(());
+        }
+        let writing = match Arc::clone(&self.store.writing).try_lock_owned() {
+            Ok(writing) => writing,
+            Err(_) if bytes <= self.bytes_max => return Ok(()),
+            Err(_) => Arc::clone(&self.store.writing).lock_owned().await,
+        };
+        // What couldn't be written beside the work is ours to write now, and so is its error to tell.
+        self.store.write_leaving().await?;
+        self.store.held().leave(half);
+        let store = Arc::clone(&self.store);
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        while beside.try_join_next().is_some() {}
+        beside.spawn(async move {
+            if let Err(error) = store.write_leaving().await {
+                tracing::debug!(%error, "not written yet; tried again by who needs room, or saves");
+            }
+            drop(writing);
+        });
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Sink for Behind {
     async fn prepare(&self) -> Result<(), SinkError> {
-        self.sink.prepare().await
+        self.store.sink.prepare().await
     }
 
     async fn prepare_aside(&self) -> Result<(), SinkError> {
-        self.sink.prepare_aside().await
+        self.store.sink.prepare_aside().await
     }
 
     async fn replaying(&self, on: bool) -> Result<(), SinkError> {
-        self.sink.replaying(on).await
+        self.store.sink.replaying(on).await
     }
 
     async fn go_live(&self) -> Result<(), SinkError> {
-        self.sink.go_live().await
+        self.store.sink.go_live().await
     }
 
     async fn load(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
         let mut found: Vec<Option<Stored>> = {
-            let held = self.held();
+            let held = self.store.held();
             keys.iter().map(|key| held.get(key).map(Write::stored)).collect()
         };
         let missing: Vec<String> =
             keys.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key.clone()).collect();
         if !missing.is_empty() {
-            let mut loaded = self.sink.load(&missing).await?.into_iter();
+            let mut loaded = self.store.sink.load(&missing).await?.into_iter();
             found.iter_mut().filter(|found| found.is_none()).for_each(|found| *found = loaded.next().flatten());
         }
         Ok(found)
@@ -196,18 +232,16 @@ impl Sink for Behind {
     async fn write(&self, batch: &[Write]) -> Result<Vec<Outcome>, SinkError> {
         if batch.iter().any(|write| write.again) {
             self.write_all().await?;
-            return self.sink.write(batch).await;
+            return self.store.sink.write(batch).await;
         }
         if !self.puts_off() {
-            return self.sink.write(batch).await;
+            return self.store.sink.write(batch).await;
         }
-        let (outcomes, bytes) = {
-            let mut held = self.held();
-            (batch.iter().map(|write| held.put(write)).collect(), held.bytes)
+        let outcomes = {
+            let mut held = self.store.held();
+            batch.iter().map(|write| held.put(write)).collect()
         };
-        if bytes > self.bytes_max {
-            self.write_oldest(self.bytes_max / 2).await?;
-        }
+        self.make_room().await?;
         Ok(outcomes)
     }
 
@@ -217,31 +251,31 @@ impl Sink for Behind {
         progress: &[(Partition, Progress)],
     ) -> Result<(Vec<Outcome>, bool), SinkError> {
         if self.has_transactions() {
-            return self.sink.write_with_progress(batch, progress).await;
+            return self.store.sink.write_with_progress(batch, progress).await;
         }
         Ok((self.write(batch).await?, false))
     }
 
     /// What is put off can't be saved.
     fn has_transactions(&self) -> bool {
-        !self.puts_off() && self.sink.has_transactions()
+        !self.puts_off() && self.store.sink.has_transactions()
     }
 
     async fn refresh(&self) -> Result<(), SinkError> {
         self.write_all().await?;
-        self.sink.refresh().await
+        self.store.sink.refresh().await
     }
 
     fn needs_refresh(&self) -> bool {
-        self.sink.needs_refresh()
+        self.store.sink.needs_refresh()
     }
 
     fn pace(&self) -> Duration {
-        if self.puts_off() { Duration::ZERO } else { self.sink.pace() }
+        if self.puts_off() { Duration::ZERO } else { self.store.sink.pace() }
     }
 
     fn writers(&self) -> usize {
-        self.sink.writers()
+        self.store.sink.writers()
     }
 
     fn puts_off(&self) -> bool {
@@ -249,41 +283,42 @@ impl Sink for Behind {
     }
 
     async fn load_progress(&self, partitions: &[Partition]) -> Result<Vec<Option<Progress>>, SinkError> {
-        self.sink.load_progress(partitions).await
+        self.store.sink.load_progress(partitions).await
     }
 
     async fn save_progress(&self, progress: &[(Partition, Progress)]) -> Result<(), SinkError> {
         self.write_all().await?;
-        self.sink.save_progress(progress).await
+        self.store.sink.save_progress(progress).await
     }
 
     async fn children(&self, parent: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, SinkError> {
         self.write_all().await?;
-        self.sink.children(parent, after, limit).await
+        self.store.sink.children(parent, after, limit).await
     }
 
     async fn browse(&self, cursor: Option<&str>, limit: usize) -> Result<Page, SinkError> {
         self.write_all().await?;
-        self.sink.browse(cursor, limit).await
+        self.store.sink.browse(cursor, limit).await
     }
 
     async fn fetch(&self, keys: &[String]) -> Result<Vec<Option<Stored>>, SinkError> {
         self.write_all().await?;
-        self.sink.fetch(keys).await
+        self.store.sink.fetch(keys).await
     }
 
     async fn remove(&self, partitions: &[Partition]) -> Result<(), SinkError> {
-        *self.held() = Held::default();
-        self.sink.remove(partitions).await
+        let _writing = self.store.writing.lock().await;
+        *self.store.held() = Held::default();
+        self.store.sink.remove(partitions).await
     }
 
     async fn upkeep(&self) -> Result<(), SinkError> {
-        self.sink.upkeep().await
+        self.store.sink.upkeep().await
     }
 
     async fn count(&self) -> Result<u64, SinkError> {
         self.write_all().await?;
-        self.sink.count().await
+        self.store.sink.count().await
     }
 }
 
