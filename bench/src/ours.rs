@@ -1,9 +1,8 @@
 //! Ours: a host with a reference projection, first reading a backlog live, then replaying it into another generation.
 //!
 //! Everything is done as an operator does it: `projector apply`, `projector run`, `projector rebuild start`. How far it is is read
-//! from the control store, as `serve` reads it: an event counts as handled once its document is written and the progress
-//! saved and published. The rate counts from the first progress that is seen to the last, so that neither starting a process nor
-//! joining a group is in it.
+//! from the control store, as `serve` reads it. The rate counts from the first progress that is seen, so that neither starting a
+//! process nor joining a group is in it, to the last, and to the last write of what a replay had put off until then.
 
 use crate::flames::Samples;
 use crate::process::{self, Env, Host};
@@ -22,8 +21,13 @@ use uuid::Uuid;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Events of long ago are late by months, which is no news.
 const LOG: &str = "error,projector::ops::alert=off";
+/// Nothing is written any more for so long: all is.
+const WRITTEN_AFTER: Duration = Duration::from_secs(1);
 /// Nothing moves for so long: it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// Documents that the store took.
+const WRITTEN: &str = "projection_documents_written_total";
 
 /// What was measured of one generation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -131,7 +135,8 @@ impl Site {
             ensure!(!job.is_finished(), "the rebuild ended before it began");
             tokio::time::sleep(LOOK_EVERY).await;
         };
-        let pace = self.follow(&targets, events, &mut |_| ()).await?;
+        let mut pace = self.follow(&targets, events, &mut |_| ()).await?;
+        pace.took += self.written(&targets).await?;
         self.drawn(samples, names, "replay").await?;
         let run = self.measured(&targets, pace, cpu, &meter).await?;
         job.await??;
@@ -179,16 +184,35 @@ impl Site {
         }
     }
 
-    async fn measured(&self, generations: &[Generation], pace: Pace, cpu_before: f64, meter: &Meter) -> Result<Run> {
-        let (usage, cpu_s) = (meter.read(), self.cpu_s() - cpu_before);
-        let memory = self.hosts.iter().map(|host| usage::memory_peak_mb(host.pid)).collect::<Result<Vec<_>>>()?;
+    /// How long the store still takes for what was put off.
+    async fn written(&self, generations: &[Generation]) -> Result<Duration> {
+        let (began, mut last) = (Instant::now(), (Duration::ZERO, 0.0));
+        while began.elapsed() < last.0 + WRITTEN_AFTER {
+            let written = self.figures(generations).await?.get(WRITTEN).copied().unwrap_or_default();
+            if written > last.1 {
+                last = (began.elapsed(), written);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(last.0)
+    }
+
+    /// What the hosts' metrics say of these generations, all hosts and labels together.
+    async fn figures(&self, generations: &[Generation]) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
         for host in &self.hosts {
             add_metrics(&host.listen, generations, &mut figures).await?;
         }
+        Ok(figures)
+    }
+
+    async fn measured(&self, generations: &[Generation], pace: Pace, cpu_before: f64, meter: &Meter) -> Result<Run> {
+        let (usage, cpu_s) = (meter.read(), self.cpu_s() - cpu_before);
+        let memory = self.hosts.iter().map(|host| usage::memory_peak_mb(host.pid)).collect::<Result<Vec<_>>>()?;
+        let figures = self.figures(generations).await?;
         let figure = |name: &str| figures.get(name).copied().unwrap_or_default();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let writes = figure("projection_documents_written_total") as u64;
+        let writes = figure(WRITTEN) as u64;
         Ok(Run {
             events: pace.events,
             events_per_second: pace.counted as f64 / pace.took.as_secs_f64().max(0.001),
