@@ -29,7 +29,7 @@ const LEGEND: &str = "
 - **live**: `projector run` reads the whole topic as a backlog of a live generation. **replay**: `projector rebuild start` builds the same once more beside it.
 - **writes**: documents or rows written, and how many that is for each event: what folding leaves. **limit**: the lower one of (a) and of (b) divided by that, in events a second. Half of it is a goal everywhere.
 - **wrong**: documents that aren't as they must be, of all. **strangers**: cores that processes took which have nothing to do with it.
-- Rates count from the first progress that is published to the last: without the start of processes and of the group.
+- Rates count from the first progress that is published to the last, and of a replay to the last write of what it had put off: without the start of processes and of the group.
 ";
 
 pub(super) fn write<'a>(text: &mut String, all: impl ExactSizeIterator<Item = &'a Throughput>) -> Result<()> {
