@@ -23,7 +23,7 @@ pub(crate) enum What {
     Hosts,
     /// 1, 5, 20 read models on one host; of these, one is replayed
     Models,
-    /// Documents of 4, 50, 500 lines, as many lines in all
+    /// Documents of 1, 4, 50, 500 lines, as many lines in all
     Lines,
     /// All events on one counter
     Hot,
@@ -131,12 +131,12 @@ impl Bench<'_> {
             What::Models => [1, 5, 20]
                 .map(|n| Setting { models: n, ..usual(count(n.try_into().unwrap_or(i32::MAX), "read model")) })
                 .into(),
-            What::Lines => [4, 50, 500]
+            What::Lines => [1, 4, 50, 500]
                 .map(|lines| Setting {
                     store: Store::Postgres,
                     projection: self.reference(Store::Postgres),
                     data: Data { orders: orders(lines), lines },
-                    ..usual(format!("{lines} lines a document"))
+                    ..usual(format!("{} a document", count(lines.try_into().unwrap_or(i32::MAX), "line")))
                 })
                 .into(),
             What::Hot => vec![Setting {
