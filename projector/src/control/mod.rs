@@ -41,7 +41,8 @@ pub use status::{HostStatus, Position, Present, Stopped, Waiting};
 pub use step::Actor;
 
 use crate::apply::Partition;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use crate::sink::access::pool;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
@@ -118,11 +119,7 @@ impl Control {
             // That a table is there already is no news at each start.
             .options([("client_min_messages", "warning")])
             .log_statements(tracing::log::LevelFilter::Trace);
-        let pool = PgPoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options)
-            .await?;
+        let pool = pool(8, Duration::from_secs(10)).connect_with(options).await?;
         sqlx::migrate!("src/control/migrations").run(&pool).await?;
         Ok(Self { pool })
     }

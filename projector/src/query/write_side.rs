@@ -12,7 +12,8 @@ use super::breaker::{Breaker, Refused};
 use super::parameters::Arguments;
 use super::template::SqlTemplate;
 use crate::expr::{Kind, Object, json};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use crate::sink::access::pool;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, FromRow, PgPool, Row};
 use std::str::FromStr;
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl WriteSide {
             .options([("TimeZone", "UTC"), ("default_transaction_read_only", "on")])
             .options([("statement_timeout", STATEMENT_TIMEOUT_MS)])
             .log_statements(tracing::log::LevelFilter::Trace);
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(CALL_TIMEOUT);
+        let pool = pool(CONNECTIONS_MAX, CALL_TIMEOUT);
         Ok(Self { pool: pool.connect_lazy_with(options), breaker: Breaker::new(CALLS_MAX, CALL_TIMEOUT) })
     }
 

@@ -7,7 +7,13 @@
 use super::{SinkError, StoreUrls};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
+use sqlx::Connection as _;
+use sqlx::postgres::PgPoolOptions;
 use std::fmt;
+use std::time::Duration;
+
+/// How long a connection to Postgres may rest and be taken for alive.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// What a client needs of a store that speaks HTTP.
 #[derive(Clone)]
@@ -92,6 +98,19 @@ impl StoreUrls {
     pub(crate) fn clickhouse(&self) -> Result<Access, String> {
         Access::new("CLICKHOUSE_URL", &self.clickhouse_url, self.authorities()?)
     }
+}
+
+/// Connections to a Postgres, up to so many. Whether a server still answers costs a round trip: it is asked only by a connection that has
+/// rested, so that one that was started anew is noticed before a statement fails, and busy ones don't ask before each.
+pub(crate) fn pool(connections_max: u32, acquire_timeout: Duration) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(acquire_timeout)
+        .test_before_acquire(false)
+        // Instead of one that doesn't answer another one is opened, and if that fails, that is told.
+        .before_acquire(|connection, rested| {
+            Box::pin(async move { Ok(rested.idle_for < TRUSTED_FOR || connection.ping().await.is_ok()) })
+        })
 }
 
 /// What to do about a failure, where one side's proof failed; waiting doesn't mend it.

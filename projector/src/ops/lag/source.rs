@@ -6,9 +6,10 @@
 use super::leg::{Connect, Heard, Leg, Outbox, Slot, Standing, Writer};
 use super::seconds;
 use crate::control::Heartbeat;
+use crate::sink::access;
 use crate::source::connectors;
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgPool, Row};
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -144,7 +145,7 @@ fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
         .application_name("projector-monitor")
         .options([("default_transaction_read_only", "on"), ("statement_timeout", STATEMENT_TIMEOUT_MS)])
         .log_statements(tracing::log::LevelFilter::Trace);
-    Ok(PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options))
+    Ok(access::pool(1, ACQUIRE_TIMEOUT).connect_lazy_with(options))
 }
 
 /// What was written after the newest heartbeat that came back, by the ids of their transactions: those are given in the order

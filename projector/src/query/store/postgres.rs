@@ -7,9 +7,8 @@ use crate::control::Generation;
 use crate::expr::{Kind, Value, json};
 use crate::projection::PostgresStore;
 use crate::sink::StoreUrls;
-use crate::sink::access::CREDENTIALS_REMEDY;
+use crate::sink::access::{CREDENTIALS_REMEDY, pool};
 use crate::sink::postgres::{Fault, REFUSED, fault, options, visible};
-use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Row};
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ impl PostgresReader {
             .options([("TimeZone", "UTC"), ("extra_float_digits", "1"), ("default_transaction_read_only", "on")])
             .options([("statement_timeout", STATEMENT_TIMEOUT_MS)])
             .log_statements(tracing::log::LevelFilter::Trace);
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(2 * CONNECT_TIMEOUT);
+        let pool = pool(CONNECTIONS_MAX, 2 * CONNECT_TIMEOUT);
         let table = visible(config, &generation.read_model, generation.generation);
         Ok(Self { pool: pool.connect_lazy_with(options), table })
     }

@@ -1,10 +1,10 @@
 //! The client: one statement, its time-out, and what its failures mean.
 
-use super::super::access::{CREDENTIALS_REMEDY, unreached, with_causes, with_remedy};
+use super::super::access::{CREDENTIALS_REMEDY, pool, unreached, with_causes, with_remedy};
 use super::super::{SinkError, StoreUrls};
 use crate::projection::PostgresStore;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow, PgSslMode};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres};
 use std::fmt::Display;
@@ -49,8 +49,7 @@ impl Client {
             .options([("TimeZone", "UTC"), ("extra_float_digits", "1"), ("client_min_messages", "warning")])
             .options([("statement_timeout", STATEMENT_TIMEOUT_MS)])
             .log_statements(tracing::log::LevelFilter::Trace);
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(CONNECTION_TIMEOUT);
-        Ok(Self { pool: pool.connect_lazy_with(options) })
+        Ok(Self { pool: pool(CONNECTIONS_MAX, CONNECTION_TIMEOUT).connect_lazy_with(options) })
     }
 
     /// A statement with its bound values, and its answer.
