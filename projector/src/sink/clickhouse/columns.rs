@@ -81,6 +81,11 @@ pub(super) fn takes_null(sql_type: &str) -> bool {
     ["Nullable(", "LowCardinality(Nullable(", "Variant(", "Dynamic", "JSON"].iter().any(|p| sql_type.starts_with(p))
 }
 
+/// Whether a column of this type holds lists; it has no null, but an empty one.
+pub(super) fn is_array(sql_type: &str) -> bool {
+    sql_type.starts_with("Array(")
+}
+
 /// Whether a column of this type takes lists and objects as they are.
 pub(super) fn is_nested(sql_type: &str) -> bool {
     ["Array(", "Map(", "Tuple(", "Nested(", "JSON"].iter().any(|prefix| sql_type.starts_with(prefix))

@@ -1,15 +1,17 @@
 //! The sink.
 
 use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
-use super::columns::{check, columns, is_nested, takes_null};
+use super::columns::{check, columns, is_array, is_nested, takes_null};
 use super::config::{Client, Failure, broken, quoted, text};
 use super::rollup::{DayTables, Days, Timing};
 use crate::apply::Progress;
-use crate::expr::json;
+use crate::expr::json::{self, AsJson};
+use crate::expr::{Object, Value};
 use crate::projection::ClickhouseStore;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::NaiveDate;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
@@ -37,8 +39,41 @@ pub struct ClickhouseSink {
 struct Line {
     /// Its place in the batch.
     at: usize,
-    json: String,
+    /// Its JSON, and the end of the line.
+    json: Vec<u8>,
     day: Option<NaiveDate>,
+}
+
+/// A row as it writes itself in JSON: a value for each column.
+struct Row<'a> {
+    columns: &'a [(String, String)],
+    day: &'a str,
+    fields: &'a Object,
+    event: &'a uuid::Uuid,
+    row: u16,
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut line = to.serialize_map(Some(self.columns.len() + 2))?;
+        for (name, sql_type) in self.columns {
+            let value = self.fields.get(name.as_str()).unwrap_or(&Value::Null);
+            match value {
+                value if json::is_null(value) && is_array(sql_type) => line.serialize_entry(name, &[(); 0])?,
+                // What has no column type of its own is kept as text.
+                Value::Object(_) | Value::Array(_) if !is_nested(sql_type) => {
+                    line.serialize_entry(name, &json::to_text(value))?;
+                }
+                value => match json::as_text(value).filter(|_| name == self.day) {
+                    Some(text) => line.serialize_entry(name, text.get(..10).unwrap_or(&text))?,
+                    None => line.serialize_entry(name, &AsJson(value))?,
+                },
+            }
+        }
+        line.serialize_entry("_event_id", self.event)?;
+        line.serialize_entry("_row", &self.row)?;
+        line.end()
+    }
 }
 
 impl ClickhouseSink {
@@ -174,36 +209,25 @@ impl ClickhouseSink {
         if let Some(name) = fields.keys().find(|name| !known(name)) {
             return Err(format!("field `{name}` has no column"));
         }
-        let mut line = serde_json::Map::with_capacity(self.columns.len() + 2);
-        let mut day = None;
-        for (name, sql_type) in &self.columns {
-            let mut value = fields.get(name.as_str()).map_or(Json::Null, json::to_json);
-            if value.is_null() && sql_type.starts_with("Array(") {
-                value = Json::Array(Vec::new());
-            }
-            // The server would take a number that is missing, or null, for 0.
-            if value.is_null() && !takes_null(sql_type) {
-                return Err(format!("`{name}` is missing, and its column, {sql_type}, can't be null"));
-            }
-            // What has no column type of its own is kept as text.
-            if (value.is_object() || value.is_array()) && !is_nested(sql_type) {
-                value = Json::String(value.to_string());
-            }
-            if name == &self.day
-                && let Some(text) = value.as_str().and_then(|s| s.get(..10))
-            {
-                day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|day| day.to_string() == text);
-                value = Json::String(text.to_owned());
-            }
-            line.insert(name.clone(), value);
+        let missing = |(name, sql_type): &&(String, String)| {
+            fields.get(name.as_str()).is_none_or(json::is_null) && !takes_null(sql_type) && !is_array(sql_type)
+        };
+        // The server would take a number that is missing, or null, for 0.
+        if let Some((name, sql_type)) = self.columns.iter().find(missing) {
+            return Err(format!("`{name}` is missing, and its column, {sql_type}, can't be null"));
         }
-        line.insert("_event_id".into(), event.to_string().into());
-        line.insert("_row".into(), row.into());
+        let day = fields.get(self.day.as_str()).and_then(json::as_text).and_then(|text| {
+            let text = text.get(..10)?;
+            NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|day| day.to_string() == text)
+        });
         // The server takes a day in more ways than one; one that isn't marked as it is stored would never be added up.
         if self.days.is_some() && day.is_none() {
             return Err(format!("`{}` is not a day, YYYY-MM-DD", self.day));
         }
-        Ok(Line { at, json: Json::Object(line).to_string(), day })
+        let row = Row { columns: &self.columns, day: &self.day, fields, event: &event, row };
+        let mut json = serde_json::to_vec(&row).map_err(|e| e.to_string())?;
+        json.push(b'\n');
+        Ok(Line { at, json, day })
     }
 
     /// The statement that inserts these rows, once their days are marked.
@@ -218,7 +242,7 @@ impl ClickhouseSink {
     async fn insert(&self, rows: Vec<Line>, outcomes: &mut [Outcome]) -> Result<(), SinkError> {
         let mut pending = vec![rows];
         while let Some(mut rows) = pending.pop() {
-            let lines: String = rows.iter().map(|row| format!("{}\n", row.json)).collect();
+            let lines = rows.iter().map(|row| row.json.as_slice()).collect::<Vec<_>>().concat();
             match self.client.insert(&self.head(&rows).await?, Bytes::from(lines)).await {
                 Ok(()) => rows.iter().for_each(|row| outcomes[row.at] = Outcome::Written),
                 Err(Failure::Refused(reason)) => match rows.as_slice() {

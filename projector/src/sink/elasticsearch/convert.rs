@@ -2,27 +2,39 @@
 
 use super::super::{Outcome, SinkError, Stored, Write};
 use super::config::{broken, unavailable};
+use crate::expr::json::AsJson;
 use crate::expr::{Kind, json};
 use chrono::Utc;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value as Json;
 
-/// What is stored of a write: its fields, and ours where they are needed.
-pub(super) fn source(write: &Write) -> serde_json::Map<String, Json> {
-    let mut source = match &write.fields {
-        Some(fields) => json::object_to_json(fields),
-        None => [("_deleted".to_owned(), Json::Bool(true))].into_iter().collect(),
-    };
-    if let Some(state) = &write.state {
-        source.insert("_state".into(), state.to_string().into());
+/// What is stored of a write: its fields, and ours where they are needed; no field has a name like ours.
+pub(super) struct Source<'a>(pub(super) &'a Write);
+
+impl Serialize for Source<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(write) = self;
+        let mut source = to.serialize_map(None)?;
+        match &write.fields {
+            Some(fields) => {
+                for (name, value) in fields {
+                    source.serialize_entry(name.as_str(), &AsJson(value))?;
+                }
+            }
+            None => source.serialize_entry("_deleted", &true)?,
+        }
+        if let Some(state) = &write.state {
+            source.serialize_entry("_state", &**state)?;
+        }
+        if let Some(at) = &write.expires.or_else(|| write.is_bare().then(Utc::now)) {
+            source.serialize_entry("_expires", &json::time_text(at))?;
+        }
+        if !write.parents.is_empty() {
+            source.serialize_entry("_parents", &write.parents)?;
+            source.serialize_entry("_key", &write.key)?;
+        }
+        source.end()
     }
-    if let Some(at) = &write.expires.or_else(|| write.is_bare().then(Utc::now)) {
-        source.insert("_expires".into(), json::time_text(at).into());
-    }
-    if !write.parents.is_empty() {
-        source.insert("_parents".into(), write.parents.clone().into());
-        source.insert("_key".into(), write.key.clone().into());
-    }
-    source
 }
 
 /// What a document is that a load found; none where it found nothing.

@@ -2,7 +2,7 @@
 
 use super::super::{Outcome, Page, Partition, Place, Sink, SinkError, StoreUrls, Stored, Write, reserved_name};
 use super::config::{Client, broken, unavailable};
-use super::convert::{outcome, source, stored};
+use super::convert::{Source, outcome, stored};
 use super::mapping::{hidden, mapping};
 use crate::apply::Progress;
 use crate::expr::{Kind, json::time_text};
@@ -63,10 +63,13 @@ impl ElasticsearchSink {
         })
     }
 
-    fn action(&self, write: &Write) -> Vec<u8> {
+    fn action(&self, write: &Write) -> Result<Vec<u8>, SinkError> {
         let newer = if write.again { "external_gte" } else { "external" };
         let head = json!({"index": {"_id": write.key, "version": write.version, "version_type": newer}});
-        format!("{head}\n{}\n", Json::Object(source(write))).into_bytes()
+        let mut action = format!("{head}\n").into_bytes();
+        serde_json::to_writer(&mut action, &Source(write)).map_err(|e| broken(e.to_string()))?;
+        action.push(b'\n');
+        Ok(action)
     }
 
     /// Sends one bulk request; gives an outcome for each of its items.
@@ -207,7 +210,7 @@ impl Sink for ElasticsearchSink {
                 outcomes[i] = Outcome::Rejected(reason);
                 continue;
             }
-            let action = self.action(write);
+            let action = self.action(write)?;
             if !sent.is_empty() && (body.len() + action.len() > BULK_BYTES_MAX || sent.len() == BULK_ITEMS_MAX) {
                 self.flush(&mut body, &mut sent, &mut outcomes).await?;
             }

@@ -2,10 +2,9 @@
 
 use super::super::shape::{Shape, fields, shape};
 use super::config::quoted;
-use super::convert::{array, text};
-use crate::expr::Kind;
+use super::convert::{array, plain};
+use crate::expr::{Kind, Value, json};
 use crate::projection::PostgresStore;
-use serde_json::Value as Json;
 
 /// The hidden columns with their types, beside the primary key.
 pub(super) const HIDDEN: [(&str, &str); 6] = [
@@ -64,13 +63,13 @@ impl Column {
     }
 
     /// A value as the text of the column's type, or why it can't be one.
-    pub(super) fn cell(&self, value: Json) -> Result<Option<String>, String> {
+    pub(super) fn cell(&self, value: &Value) -> Result<Option<String>, String> {
         Ok(Some(match (value, self.form) {
-            (Json::Null, _) => return Ok(None),
-            (value, Form::Json) => value.to_string(),
-            (value, Form::Scalar) => text(value),
-            (Json::Array(elements), Form::JsonArray) => array(elements, |element| element.to_string()),
-            (Json::Array(elements), Form::ScalarArray) => array(elements, text),
+            (value, _) if json::is_null(value) => return Ok(None),
+            (value, Form::Json) => json::to_text(value),
+            (value, Form::Scalar) => plain(value),
+            (Value::Array(elements), Form::JsonArray) => array(elements, json::to_text),
+            (Value::Array(elements), Form::ScalarArray) => array(elements, plain),
             (_, Form::JsonArray | Form::ScalarArray) => return Err(format!("field `{}` is no list", self.name)),
         }))
     }
@@ -185,10 +184,10 @@ mod tests {
     #[test]
     fn values_become_the_text_of_their_columns_types() {
         let document = Kind::object(Collection::empty().with_known("f", Kind::any()));
-        let cell = |sql_type: &str, value: Json| {
+        let cell = |sql_type: &str, value: serde_json::Value| {
             let config =
                 PostgresStore { columns: [("f".to_owned(), sql_type.to_owned())].into(), ..PostgresStore::default() };
-            columns(&document, &config)[0].cell(value)
+            columns(&document, &config)[0].cell(&json::from_json(value, &Kind::any()))
         };
         let text = |text: &str| Ok(Some(text.to_owned()));
         assert_eq!(cell("text", "a\"b".into()), text("a\"b"));
@@ -196,7 +195,7 @@ mod tests {
         assert_eq!(cell("bigint", 5.into()), text("5"));
         assert_eq!(cell("numeric", 5.0.into()), text("5.0"));
         assert_eq!(cell("boolean", true.into()), text("true"));
-        assert_eq!(cell("text[]", Json::Null), Ok(None));
+        assert_eq!(cell("text[]", serde_json::Value::Null), Ok(None));
         let hostile = serde_json::json!(["a,b", "{}", "\\\"", null, "NULL", "", 7, {"n": [1]}]);
         assert_eq!(cell("text[]", hostile), text(r#"{"a,b","{}","\\\"",NULL,"NULL","","7","{\"n\":[1]}"}"#));
         assert_eq!(cell("jsonb[]", serde_json::json!(["a", null, {"n": 1}])), text(r#"{"\"a\"",NULL,"{\"n\":1}"}"#));

@@ -3,7 +3,7 @@
 use super::super::{SinkError, Stored, Write, reserved_name};
 use super::columns::{Column, HIDDEN};
 use super::config::broken;
-use crate::expr::{Kind, json};
+use crate::expr::{Kind, Value, json};
 use chrono::Utc;
 use serde_json::{Map, Value as Json};
 use sqlx::Row;
@@ -25,7 +25,7 @@ pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<Cells, String>
         }
     }
     let expires = write.expires.or_else(|| write.is_bare().then(Utc::now));
-    let parents: Vec<Json> = write.parents.iter().map(|parent| parent.to_string().into()).collect();
+    let parents: Vec<Value> = write.parents.iter().map(|parent| parent.to_string().into()).collect();
     let mut cells = Cells::with_capacity(HIDDEN.len() + columns.len());
     // In the order of `HIDDEN`.
     cells.extend([
@@ -34,32 +34,29 @@ pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<Cells, String>
         Some(fields.is_none().to_string()),
         write.state.as_deref().map(str::to_owned),
         expires.as_ref().map(json::time_text),
-        (!parents.is_empty()).then(|| array(parents, text)),
+        (!parents.is_empty()).then(|| array(&parents, plain)),
     ]);
     for column in columns {
         let value = fields.and_then(|fields| fields.get(column.name.as_str()));
-        cells.push(value.map_or(Ok(None), |value| column.cell(json::to_json(value)))?);
+        cells.push(value.map_or(Ok(None), |value| column.cell(value))?);
     }
     Ok(cells)
 }
 
 /// A value as the text of a scalar type; objects and lists as JSON.
-pub(super) fn text(value: Json) -> String {
-    match value {
-        Json::String(text) => text,
-        other => other.to_string(),
-    }
+pub(super) fn plain(value: &Value) -> String {
+    json::to_plain(value).unwrap_or_default().into_owned()
 }
 
 /// The text of an array of these elements, each by `text`; lists among them are its further dimensions.
-pub(super) fn array(elements: Vec<Json>, text: fn(Json) -> String) -> String {
+pub(super) fn array(elements: &[Value], text: fn(&Value) -> String) -> String {
     let quote = |element: String| format!("\"{}\"", element.replace('\\', "\\\\").replace('"', "\\\""));
-    let element = |element| match element {
-        Json::Null => "NULL".to_owned(),
-        Json::Array(elements) => array(elements, text),
+    let element = |element: &Value| match element {
+        Value::Array(elements) => array(elements, text),
+        element if json::is_null(element) => "NULL".to_owned(),
         element => quote(text(element)),
     };
-    format!("{{{}}}", elements.into_iter().map(element).collect::<Vec<_>>().join(","))
+    format!("{{{}}}", elements.iter().map(element).collect::<Vec<_>>().join(","))
 }
 
 /// Key and document of a row `_key, _version, _deleted, _state, fields as JSON`.
@@ -90,7 +87,7 @@ where
 mod tests {
     use super::super::columns::columns;
     use super::*;
-    use crate::expr::{Collection, Object, Value};
+    use crate::expr::{Collection, Object};
     use crate::projection::PostgresStore;
 
     fn document() -> Kind {

@@ -86,7 +86,7 @@ pub(super) fn to_patch<'a>(write: &'a Write, fields: &Fields) -> Option<Patch<'a
     }
     let mut patch = Patch { since: changed.since, set: Vec::with_capacity(names.len()), gone: Vec::new() };
     for name in names {
-        match document.get(name).and_then(to_text) {
+        match document.get(name).and_then(json::to_plain) {
             Some(text) => patch.set.push((name.as_str(), text)),
             None => patch.gone.push(name.as_str()),
         }
@@ -98,7 +98,7 @@ fn fields_to_hash<'a>(document: &'a Object, fields: &Fields) -> Vec<(&'a str, Co
     let mut hash = Vec::with_capacity(document.len() + 1);
     let mut types = BTreeMap::new();
     for (name, value) in document {
-        let Some(text) = to_text(value) else { continue };
+        let Some(text) = json::to_plain(value) else { continue };
         let field = fields.of(name.as_str());
         if field.is_ambiguous && from_text(&text, &field.kind).kind_str() != value.kind_str() {
             types.insert(name.as_str(), reading(value));
@@ -138,17 +138,6 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, fields: &Fields) -> R
         (name.into(), value)
     });
     Ok(Some(Stored { version, fields: Some(fields.collect()), state }))
-}
-
-fn to_text(value: &Value) -> Option<Cow<'_, str>> {
-    if let Value::Bytes(text) = value {
-        return Some(String::from_utf8_lossy(text));
-    }
-    match json::to_json(value) {
-        Json::Null => None,
-        Json::String(text) => Some(text.into()),
-        other => Some(other.to_string().into()),
-    }
 }
 
 fn from_text(text: &str, kind: &Kind) -> Value {
