@@ -1,6 +1,7 @@
 //! What the control store asks of a generation's owner beyond feeding it.
 
 use crate::control::Barrier;
+use crate::projection::ReadModelKind;
 use std::time::Duration;
 
 /// What is asked now.
@@ -24,6 +25,8 @@ pub(super) struct Orders {
 
 /// Of a generation that nobody reads yet: the more events, the fewer writes.
 const REPLAY_BATCH_MAX: usize = 4_000;
+/// Of facts twice as many: no documents are loaded for them, and each insert makes a part that is merged later.
+const REPLAY_FACTS_MAX: usize = 8_000;
 /// Batches a second of a throttled replay: pauses are short, since what isn't an event waits for them too.
 const THROTTLED_BATCHES: u32 = 4;
 /// While live read models lag, a replay pauses so many times as long as it works.
@@ -38,9 +41,10 @@ const REST_MAX: Duration = Duration::from_millis(500);
 
 impl Orders {
     /// How many events a batch may have, where `live` is the projection's own limit.
-    pub(super) fn batch_max(&self, live: usize) -> usize {
+    pub(super) fn batch_max(&self, live: usize, kind: ReadModelKind) -> usize {
         match (self.replaying, self.throttle) {
             (false, _) => live,
+            (true, None) if kind == ReadModelKind::Facts => REPLAY_FACTS_MAX.max(live),
             (true, None) => REPLAY_BATCH_MAX.max(live),
             (true, Some(a_second)) => (a_second / THROTTLED_BATCHES).clamp(1, 4_000) as usize,
         }
@@ -79,17 +83,19 @@ mod tests {
     #[test]
     fn only_a_replay_is_held_back_for_long() {
         let second = Duration::from_secs(1);
+        let batch_max = |orders: &Orders| orders.batch_max(500, ReadModelKind::Entity);
         let throttled = Orders { replaying: true, throttle: Some(500), ..Orders::default() };
-        assert_eq!((throttled.batch_max(500), throttled.pause_after(125, true, second)), (125, second / 4));
+        assert_eq!((batch_max(&throttled), throttled.pause_after(125, true, second)), (125, second / 4));
         let yielding = Orders { yielding: true, ..throttled.clone() };
         assert_eq!(yielding.pause_after(125, true, second / 10), second / 2);
         assert_eq!(yielding.pause_after(125, true, second), PAUSE_MAX, "what isn't an event waits too");
-        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500), 1);
-        assert_eq!(Orders { throttle: None, ..throttled.clone() }.batch_max(500), REPLAY_BATCH_MAX);
+        assert_eq!(Orders { throttle: Some(1), ..throttled.clone() }.batch_max(500, ReadModelKind::Facts), 1);
+        let free = Orders { throttle: None, ..throttled.clone() };
+        assert_eq!((batch_max(&free), free.batch_max(500, ReadModelKind::Facts)), (REPLAY_BATCH_MAX, REPLAY_FACTS_MAX));
         assert_eq!([&throttled, &yielding].map(Orders::flows), [false; 2]);
         let live = Orders { replaying: false, ..yielding };
         assert!(live.flows() && Orders { replaying: true, ..Orders::default() }.flows());
-        assert_eq!((live.batch_max(500), live.pause_after(500, true, second)), (500, Duration::ZERO));
+        assert_eq!((batch_max(&live), live.pause_after(500, true, second)), (500, Duration::ZERO));
         let few = |took| live.pause_after(3, false, took);
         assert_eq!(few(Duration::from_millis(4)), Duration::from_millis(12), "it works a third of the time");
         assert_eq!(few(second * 60), second * 60 + REST_MAX, "a store that was away");

@@ -99,7 +99,8 @@ impl Worker {
 
     /// How many events a batch may have.
     pub(super) fn batch_max(&self) -> usize {
-        self.setup.orders.borrow().batch_max(self.setup.reader.compiled.projection.limits.batch_max.into())
+        let compiled = &self.setup.reader.compiled;
+        self.setup.orders.borrow().batch_max(compiled.projection.limits.batch_max.into(), compiled.kind)
     }
 
     async fn start(&mut self, batch: Messages) -> Result<(), HostError> {
