@@ -68,7 +68,7 @@ impl Members {
     async fn put(&self, key: &str, version: i64, level: Option<&str>) {
         let fields = level
             .map(|level| Object::from([("name".into(), Value::from("Austen")), ("level".into(), Value::from(level))]));
-        let write = Write { key: key.to_owned(), version, fields, ..Write::default() };
+        let write = Write { key: key.to_owned(), version, fields: fields.map(Arc::new), ..Write::default() };
         assert_eq!(self.sink.write(&[write]).await.unwrap(), [Outcome::Written]);
     }
 
@@ -111,7 +111,8 @@ impl Loans {
             metadata: None,
         };
         let data = Value::Object(Object::from([("member_id".into(), Value::from(member))]));
-        let delivery = Delivery { offset: 0, raw: Raw::default(), event: Ok(Event { envelope, data: Some(Ok(data)) }) };
+        let delivery =
+            Delivery { offset: 0, raw: Raw::default(), event: Ok(Box::new(Event { envelope, data: Some(Ok(data)) })) };
         let part = Part { deliveries: vec![delivery], ..Part::default() };
         let partition = Partition { topic: "events.loan".into(), number: 0 };
         let mut batch = Batch::new(Arc::clone(&self.compiled), vec![(partition, part)]);

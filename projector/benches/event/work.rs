@@ -46,7 +46,7 @@ impl Known {
     pub(crate) fn delivery(&self, offset: i64, raw: Raw) -> Delivery {
         let envelope = envelope(&raw);
         let data = self.payload(&envelope, raw.payload().unwrap());
-        Delivery { offset, raw, event: Ok(Event { envelope, data: Some(Ok(data)) }) }
+        Delivery { offset, raw, event: Ok(Box::new(Event { envelope, data: Some(Ok(data)) })) }
     }
 
     /// Judges and sorts a batch.

@@ -51,18 +51,18 @@ fn bytes_of(fields: Option<&Object>, state: Option<&Arc<str>>) -> usize {
     2 * ENTRY_BYTES + fields.map_or(0, object) + state.map_or(0, |state| state.len())
 }
 
-/// A document as the store holds it.
+/// A document as the store holds it. Copying it copies none of its fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stored {
     /// The version that its last write gave it.
     pub version: i64,
     /// The fields; `None` for a tombstone.
-    pub fields: Option<Object>,
+    pub fields: Option<Arc<Object>>,
     /// What folding needs and readers never see (a rollup's slices with their guards), as the core wrote it.
     pub state: Option<Arc<str>>,
 }
 
-/// One conditional write.
+/// One conditional write. Copying it copies none of its fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Write {
     /// The document's key; for facts the row's stable id, `<event id>/<row>`.
@@ -71,7 +71,7 @@ pub struct Write {
     /// Always 1 for facts, which only have to be there.
     pub version: i64,
     /// The new fields, whole; `None` leaves a tombstone.
-    pub fields: Option<Object>,
+    pub fields: Option<Arc<Object>>,
     /// Kept beside the fields, hidden from readers; see [`Stored::state`]. A tombstone may have one too.
     pub state: Option<Arc<str>>,
     /// When readers must no longer find the document; an event's time and a span, never the clock's.
@@ -158,7 +158,7 @@ impl Write {
     /// About what it takes in memory, without its key.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        bytes_of(self.fields.as_ref(), self.state.as_ref())
+        bytes_of(self.fields.as_deref(), self.state.as_ref())
     }
 
     /// What the store holds once it has taken this write.
@@ -176,10 +176,11 @@ impl Write {
         };
         let (mut fields, new) =
             held.fields.clone().filter(|_| held.version == changed.since).zip(self.fields.as_ref())?;
+        let known = Arc::make_mut(&mut fields);
         for name in changed.fields() {
             match new.get(name) {
-                Some(value) => _ = fields.insert(name.clone(), value.clone()),
-                None => _ = fields.remove(name),
+                Some(value) => _ = known.insert(name.clone(), value.clone()),
+                None => _ = known.remove(name),
             }
         }
         Some(Stored { version: self.version, fields: Some(fields), state: self.state.clone() })
@@ -190,7 +191,7 @@ impl Stored {
     /// About what it takes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        bytes_of(self.fields.as_ref(), self.state.as_ref())
+        bytes_of(self.fields.as_deref(), self.state.as_ref())
     }
 
     /// The sequence of the aggregate that has this document, where it has one; see [`ReadModelKind`].
@@ -209,10 +210,11 @@ impl Stored {
     ) -> Result<Option<&'a Names>, Poison> {
         // The program may fail half way; then the fields must still be what they were.
         let kept = if program.can_fail() { self.fields.clone() } else { None };
-        let mut document = Value::Object(self.fields.take().unwrap_or_default());
+        // Copied where they are still kept: here, or by who gave them.
+        let mut document = Value::Object(self.fields.take().map(Arc::unwrap_or_clone).unwrap_or_default());
         let seen = SeenEvent::new(&event.envelope, data, looked_up);
         let result = program.change(&mut document, &seen).map_err(Poison::from).and_then(|names| match document {
-            Value::Object(fields) => Ok((Some(fields), names)),
+            Value::Object(fields) => Ok((Some(Arc::new(fields)), names)),
             Value::Null => Ok((None, None)),
             other => Err(Poison::NotADocument(other.kind_str().to_owned())),
         });
@@ -276,7 +278,7 @@ pub(super) fn rows(
     let row = |(number, value): (usize, Value)| match value {
         Value::Object(fields) => {
             let key = format!("{}/{number}", event.envelope.id);
-            Ok(Write { key, fields: Some(fields), ..Write::default() })
+            Ok(Write { key, fields: Some(Arc::new(fields)), ..Write::default() })
         }
         other => Err(Poison::NotADocument(other.kind_str().to_owned())),
     };

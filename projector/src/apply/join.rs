@@ -64,11 +64,11 @@ fn kind_of(join: &Join, key: &str) -> Kind {
 
 impl Text {
     fn of(part: &Stored) -> Self {
-        Self { sequence: part.version, part: part.fields.as_ref().map(json::object_to_json) }
+        Self { sequence: part.version, part: part.fields.as_deref().map(json::object_to_json) }
     }
 
     fn read(self, kind: &Kind) -> Stored {
-        let fields = self.part.map(|part| json::object_from_json(part, kind));
+        let fields = self.part.map(|part| Arc::new(json::object_from_json(part, kind)));
         Stored { version: self.sequence, fields, state: None }
     }
 }
@@ -120,7 +120,7 @@ impl Parts {
     /// What readers see.
     pub(super) fn document(&self, join: &Join) -> Result<Option<Object>, String> {
         let Some(part) = &self.own.fields else { return Ok(None) };
-        let parent = |aggregate: &Arc<str>, id: &str| self.parents.get(&entry_key(aggregate, id))?.fields.as_ref();
+        let parent = |aggregate: &Arc<str>, id: &str| self.parents.get(&entry_key(aggregate, id))?.fields.as_deref();
         join.derive(part, parent).map_err(|error| format!("`derive`: {error}"))
     }
 }

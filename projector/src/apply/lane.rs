@@ -32,8 +32,8 @@ pub struct Delivery {
     pub offset: i64,
     /// What it says, to be parked whole.
     pub raw: Raw,
-    /// The event, or why the message isn't one.
-    pub event: Result<Event, String>,
+    /// The event, or why the message isn't one. In a place of its own, since messages are moved from queue to queue.
+    pub event: Result<Box<Event>, String>,
 }
 
 impl Delivery {

@@ -72,7 +72,7 @@ pub(super) fn additions(
 ) -> Result<BTreeMap<String, Addition>, Poison> {
     let mut additions: BTreeMap<String, Addition> = BTreeMap::new();
     for row in rows(program, event, data, None)? {
-        let mut fields = row.fields.unwrap_or_default();
+        let mut fields = row.fields.map(Arc::unwrap_or_clone).unwrap_or_default();
         let labels: Object = sum_by.iter().filter_map(|name| fields.remove_entry(name.as_str())).collect();
         let key = key(sum_by, &labels)?;
         let amounts = sums(fields)?;

@@ -4,7 +4,7 @@ use super::test::compare::{Difference, compare_data};
 use super::{ControlArg, HistoryArgs, Output, SchemasArg, check};
 use crate::control::Control;
 use crate::event::Catalog;
-use crate::expr::{Value, json};
+use crate::expr::json;
 use crate::host::{self, Lookups};
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{StoreUrls, Stored};
@@ -140,7 +140,7 @@ async fn with_live(
 }
 
 fn shown(stored: &Stored) -> Json {
-    stored.fields.as_ref().map_or(Json::Null, |fields| json::to_json(&Value::Object(fields.clone())))
+    stored.fields.as_ref().map_or(Json::Null, |fields| Json::Object(json::object_to_json(fields)))
 }
 
 fn print(

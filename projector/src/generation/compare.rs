@@ -196,7 +196,7 @@ pub async fn compare(
         };
         let (others, next) = tokio::try_join!(shadow.fetch(&keys), next)?;
         for ((key, live), shadow) in page.documents.iter().zip(others) {
-            difference.documents(key, live.fields.as_ref(), fields(shadow.as_ref()));
+            difference.documents(key, live.fields.as_deref(), fields(shadow.as_ref()));
         }
         let Some(next) = next else { break };
         page = next;
@@ -208,7 +208,7 @@ pub async fn compare(
             let mut page = shadow.browse(cursor.as_deref(), PAGE).await?;
             page.documents.retain(|(key, _)| seen.insert(key.clone()));
             for (key, stored) in &page.documents {
-                difference.documents(key, None, stored.fields.as_ref());
+                difference.documents(key, None, stored.fields.as_deref());
             }
             cursor = page.next;
             if cursor.is_none() {
@@ -220,7 +220,7 @@ pub async fn compare(
 }
 
 fn fields(stored: Option<&Stored>) -> Option<&Object> {
-    stored.and_then(|stored| stored.fields.as_ref())
+    stored.and_then(|stored| stored.fields.as_deref())
 }
 
 #[cfg(test)]

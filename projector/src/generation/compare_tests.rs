@@ -14,7 +14,7 @@ async fn place(generation: u32, documents: &[(&str, Json)]) -> MemorySink {
     sink.prepare().await.unwrap();
     for (key, document) in documents {
         let Value::Object(fields) = json::from_json(document.clone(), &Kind::any()) else { panic!("no object") };
-        let write = Write { key: (*key).to_owned(), version: 1, fields: Some(fields), ..Write::default() };
+        let write = Write { key: (*key).to_owned(), version: 1, fields: Some(Arc::new(fields)), ..Write::default() };
         sink.write(&[write]).await.unwrap();
     }
     sink

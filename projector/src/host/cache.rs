@@ -82,7 +82,7 @@ mod tests {
 
     fn document(bytes: usize) -> Stored {
         let fields = Object::from([("list".into(), Value::Array(vec![Value::from("x".repeat(bytes)); 4]))]);
-        Stored { version: 1, fields: Some(fields), state: None }
+        Stored { version: 1, fields: Some(Arc::new(fields)), state: None }
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Calls {
                 let away = |error: &crate::event::DecodeError| error.is_transient();
                 let call = || -> BoxFuture<'_, _> { Box::pin(self.reader.decoder.decode(&envelope, payload)) };
                 let data = self.until_answered("schema registry", away, call).await;
-                Ok(Event { envelope, data: Some(data.map_err(|error| error.to_string())) })
+                Ok(Box::new(Event { envelope, data: Some(data.map_err(|error| error.to_string())) }))
             }
             Err(error) => Err(error.to_string()),
         };

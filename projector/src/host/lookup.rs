@@ -11,7 +11,7 @@ use crate::event::Catalog;
 use crate::expr::Object;
 use crate::projection::{Compiled, LookedUp, LookupFrom};
 use crate::sink::postgres::PostgresTable;
-use crate::sink::{Sink, SinkError, StoreUrls};
+use crate::sink::{Sink, SinkError, StoreUrls, Stored};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,8 @@ impl Lookups {
         for keys in missing.chunks(KEYS_MAX) {
             let there = match &kept.target {
                 Some(Target::Live { sink, .. }) => {
-                    sink.load(keys).await.map(|found| found.into_iter().map(|stored| stored?.fields).collect())
+                    let fields = |stored: Option<Stored>| stored?.fields.map(Arc::unwrap_or_clone);
+                    sink.load(keys).await.map(|found| found.into_iter().map(fields).collect())
                 }
                 Some(Target::Table(table)) => table.rows(keys, &lookup.kind()).await,
                 None => Ok(Vec::new()),

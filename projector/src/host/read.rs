@@ -21,7 +21,7 @@ impl Reader {
 
     /// What a message says, payload included where the projection takes its event; or why it isn't an event. None if the
     /// registry has to be asked for its schema first.
-    pub(super) fn read(&self, raw: &Raw) -> Option<Result<Event, String>> {
+    pub(super) fn read(&self, raw: &Raw) -> Option<Result<Box<Event>, String>> {
         let envelope = match Envelope::read(raw) {
             Ok(envelope) => envelope,
             Err(error) => return Some(Err(error.to_string())),
@@ -33,6 +33,6 @@ impl Reader {
             }
             None => None,
         };
-        Some(Ok(Event { envelope, data }))
+        Some(Ok(Box::new(Event { envelope, data })))
     }
 }

@@ -350,5 +350,5 @@ fn failed(model: &ReadModel, error: &super::store::ReadError) -> Problem {
 /// A document's fields, and its version for the ETag.
 pub(crate) fn fields_of(stored: Stored, kind: ReadModelKind) -> (Option<Object>, i64) {
     let version = stored.sequence(kind);
-    (stored.fields, version)
+    (stored.fields.map(Arc::unwrap_or_clone), version)
 }

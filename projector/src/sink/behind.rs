@@ -65,26 +65,38 @@ struct Leaving {
     at: QuickMap<String, usize>,
 }
 
+impl Leaving {
+    fn get(&self, key: &str) -> Option<&Write> {
+        self.at.get(key).map(|&at| &self.writes[at])
+    }
+}
+
 impl Held {
     fn get(&self, key: &str) -> Option<&Write> {
-        let leaving = || self.leaving.at.get(key).map(|&at| &self.leaving.writes[at]);
-        self.writes.get(key).map(|(write, _)| write).or_else(leaving)
+        self.writes.get(key).map(|(write, _)| write).or_else(|| self.leaving.get(key))
     }
 
     fn put(&mut self, write: &Write) -> Outcome {
-        if let Some(reason) = write.fields.as_ref().and_then(reserved_name) {
+        if let Some(reason) = write.fields.as_deref().and_then(reserved_name) {
             return Outcome::Rejected(reason);
         }
-        if self.get(&write.key).is_some_and(|held| held.version >= write.version) {
-            return Outcome::Stale;
+        let bytes = 2 * write.key.len() + write.bytes();
+        let whole = || Write { changed: None, ..write.clone() };
+        match self.writes.get_mut(&write.key) {
+            Some((held, _)) if held.version >= write.version => return Outcome::Stale,
+            Some(held) => {
+                self.bytes -= held.1;
+                *held = (whole(), bytes);
+            }
+            None if self.leaving.get(&write.key).is_some_and(|held| held.version >= write.version) => {
+                return Outcome::Stale;
+            }
+            None => {
+                self.writes.insert(write.key.clone(), (whole(), bytes));
+                self.order.push_back(write.key.clone());
+            }
         }
-        let write = Write { changed: None, ..write.clone() };
-        let (key, bytes) = (write.key.clone(), 2 * write.key.len() + write.bytes());
         self.bytes += bytes;
-        match self.writes.insert(key.clone(), (write, bytes)) {
-            Some((_, before)) => self.bytes -= before,
-            None => self.order.push_back(key),
-        }
         Outcome::Written
     }
 

@@ -19,7 +19,7 @@ fn partition() -> Partition {
 /// A document whose field is the sum of the sequences folded into it.
 fn write(key: &str, version: i64, sum: i64) -> Write {
     let fields = Some(Object::from([("sum".into(), Value::Integer(sum))]));
-    Write { key: key.into(), version, fields, ..Write::default() }
+    Write { key: key.into(), version, fields: fields.map(Arc::new), ..Write::default() }
 }
 
 fn sum(stored: &Stored) -> i64 {
@@ -99,7 +99,7 @@ async fn what_no_store_takes_is_refused_at_once() {
     let store = Arc::<MemoryStore>::default();
     let (behind, _) = behind(&store, BYTES_MAX).await;
     let reserved = Some(Object::from([("_seq".into(), Value::from("x"))]));
-    let refused = behind.write(&[Write { fields: reserved, ..write("a", 1, 1) }]).await.unwrap();
+    let refused = behind.write(&[Write { fields: reserved.map(Arc::new), ..write("a", 1, 1) }]).await.unwrap();
     assert!(matches!(refused[..], [Outcome::Rejected(_)]), "{refused:?}");
     assert_eq!(behind.load(&["a".into()]).await.unwrap(), [None]);
 }

@@ -115,7 +115,7 @@ impl MemorySink {
 
 impl Inner {
     fn write(&mut self, write: &Write) -> Outcome {
-        if let Some(reason) = write.fields.as_ref().and_then(reserved_name) {
+        if let Some(reason) = write.fields.as_deref().and_then(reserved_name) {
             return Outcome::Rejected(reason);
         }
         let fact = write.version == 0;

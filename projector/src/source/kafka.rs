@@ -57,7 +57,7 @@ pub enum SourceError {
 }
 
 /// Reads a message as far as that needs nobody's answer.
-pub type Read = Box<dyn Fn(&Raw) -> Option<Result<Event, String>> + Send>;
+pub type Read = Box<dyn Fn(&Raw) -> Option<Result<Box<Event>, String>> + Send>;
 
 /// What may wait between Kafka and who reads the queue.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ pub struct Message {
     /// What it says.
     pub raw: Raw,
     /// The same, read; none if somebody has to be asked for that.
-    pub event: Option<Result<Event, String>>,
+    pub event: Option<Result<Box<Event>, String>>,
     /// Its part of the queue's [`Room`], given back when this is dropped.
     pub room: Option<OwnedSemaphorePermit>,
 }

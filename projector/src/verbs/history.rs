@@ -70,7 +70,7 @@ pub(crate) async fn fold(memory: &mut Memory, events: Vec<(Partition, Event)>) -
     for (n, (partition, event)) in (0..).zip(events) {
         // Offsets only have to rise.
         let offset = memory.next_offset(&partition) + n;
-        messages.push((partition, Delivery { offset, raw: Raw::default(), event: Ok(event) }));
+        messages.push((partition, Delivery { offset, raw: Raw::default(), event: Ok(Box::new(event)) }));
     }
     Ok(memory.take(messages).await?)
 }

@@ -5,7 +5,7 @@ use super::history::{Reader, fold};
 use super::memory::{Answers, Memory};
 use crate::control::Control;
 use crate::event::{Catalog, Decoder};
-use crate::expr::{Value, json};
+use crate::expr::json;
 use crate::host::{self, Lookups};
 use crate::projection::{Compiled, ReadModelKind};
 use crate::sink::{StoreUrls, Stored};
@@ -91,7 +91,7 @@ pub(crate) async fn trace(sources: &Sources<'_>, name: &str, key: &str) -> Resul
 
 fn shown(stored: Option<Stored>) -> Json {
     let fields = stored.and_then(|stored| stored.fields);
-    fields.map_or(Json::Null, |fields| json::to_json(&Value::Object(fields)))
+    fields.map_or(Json::Null, |fields| Json::Object(json::object_to_json(&fields)))
 }
 
 /// Stores have no field where it is null.

@@ -35,7 +35,11 @@ fn borrowed(sequence: i64, member: Value) -> Delivery {
         metadata: None,
     };
     let data = Value::Object(Object::from([("member_id".into(), member)]));
-    Delivery { offset: sequence - 1, raw: Raw::default(), event: Ok(Event { envelope, data: Some(Ok(data)) }) }
+    Delivery {
+        offset: sequence - 1,
+        raw: Raw::default(),
+        event: Ok(Box::new(Event { envelope, data: Some(Ok(data)) })),
+    }
 }
 
 fn partition() -> Partition {

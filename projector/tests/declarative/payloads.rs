@@ -61,7 +61,7 @@ fn recorded(event: &str) -> Vec<(String, Raw)> {
 async fn document(compiled: &Arc<Compiled>, decoder: &Decoder, raw: &Raw) -> Json {
     let envelope = Envelope::read(raw).unwrap();
     let data = decoder.decode(&envelope, raw.payload().unwrap()).await.map_err(|e| e.to_string());
-    let delivery = Delivery { offset: 0, raw: raw.clone(), event: Ok(Event { envelope, data: Some(data) }) };
+    let delivery = Delivery { offset: 0, raw: raw.clone(), event: Ok(Box::new(Event { envelope, data: Some(data) })) };
     let partition = Partition { topic: "events.book".into(), number: 0 };
     let part = Part { deliveries: vec![delivery], ..Part::default() };
     let mut batch = Batch::new(Arc::clone(compiled), vec![(partition, part)]);

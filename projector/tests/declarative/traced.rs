@@ -10,6 +10,7 @@ use projector::sink::{self, Place, StoreUrls, Write};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use uuid::Uuid;
 
 const LIVE: &str = "name: traced\nstore:\n  postgres: {}\non:\n  Borrowed: |\n    .title = %data.title\n    .renewals = 0\n  Renewed: |\n    .renewals = int!(.renewals) + 1\n";
@@ -101,7 +102,12 @@ async fn a_documents_history_is_shown_and_a_changed_file_is_tried() {
     let place = Place { read_model: "traced".into(), generation: 1, document: compiled.document.clone() };
     let store = sink::open(&compiled.projection.store, place, &urls).unwrap();
     store.prepare().await.unwrap();
-    let write = |key: &str, version, fields| Write { key: key.into(), version, fields, ..Write::default() };
+    let write = |key: &str, version, fields: Option<Object>| Write {
+        key: key.into(),
+        version,
+        fields: fields.map(Arc::new),
+        ..Write::default()
+    };
     store.write(&[write("l-1", 2, document("Emma", 1)), write("l-2", 1, document("Persuasion", 0))]).await.unwrap();
 
     let subjects = ["Borrowed", "Renewed"].map(|event| {

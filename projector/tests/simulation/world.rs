@@ -170,7 +170,7 @@ impl World {
     /// Makes every fourth loan a member.
     pub fn with_members(&mut self) {
         let logged = self.log.iter_mut().flatten().filter_map(|delivery| delivery.event.as_mut().ok());
-        for event in logged.chain(self.first.iter_mut().flatten()) {
+        for event in logged.map(Box::as_mut).chain(self.first.iter_mut().flatten()) {
             if super::is_member(&event.envelope.reference.aggregate_id) && event.data.is_some() {
                 let first = event.envelope.reference.sequence == 1;
                 event.envelope.event_type = if first { "Joined" } else { "Renamed" }.into();
@@ -239,7 +239,10 @@ fn resend(dice: &mut Dice, events: Vec<Event>, reached: &mut BTreeSet<&'static s
 }
 
 pub fn deliveries(events: Vec<Event>) -> Vec<Delivery> {
-    (0..).zip(events).map(|(offset, event)| Delivery { offset, raw: Raw::default(), event: Ok(event) }).collect()
+    (0..)
+        .zip(events)
+        .map(|(offset, event)| Delivery { offset, raw: Raw::default(), event: Ok(Box::new(event)) })
+        .collect()
 }
 
 /// What the documents must be: worked out from the facts, in commit order, one by one.

@@ -9,6 +9,7 @@ use projector::apply::{Outcome, Partition, Progress, Write};
 use projector::expr::{Object, Value};
 use projector::projection::{ClickhouseStore, Store};
 use projector::sink::{Place, SinkError, StoreUrls, open};
+use std::sync::Arc;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -55,12 +56,13 @@ async fn steps(name: &str) -> Result<()> {
     let mut batch: Vec<Write> = (0..100).map(|i| row(Uuid::now_v7(), 0, "2026-11-20", i)).collect();
     batch[13] = row(Uuid::now_v7(), 0, "not a day", 1);
     batch[14] = Write { key: "no id".into(), ..batch[14].clone() };
-    batch[15].fields =
-        batch[15].fields.take().map(|fields| fields.into_iter().filter(|(k, _)| k.as_str() != "amount").collect());
+    if let Some(fields) = &mut batch[15].fields {
+        Arc::make_mut(fields).remove("amount");
+    }
     batch[16].state = Some("facts have none".into());
     batch[17].expires = Some(chrono::Utc::now());
     batch[18].parents = vec!["p".into()];
-    batch[99].fields = Some(Object::from([("surprise".into(), Value::from(1))]));
+    batch[99].fields = Some(Object::from([("surprise".into(), Value::from(1))]).into());
     let outcomes = sink.write(&batch).await?;
     let rejected: Vec<usize> = (0..100).filter(|&i| matches!(outcomes[i], Outcome::Rejected(_))).collect();
     assert_eq!(rejected, [13, 14, 15, 16, 17, 18, 99], "{outcomes:?}");
@@ -69,7 +71,7 @@ async fn steps(name: &str) -> Result<()> {
     let two = Uuid::now_v7();
     let large = Write { fields: row(two, 9, "2026-11-21", 1).fields, ..row(two, 9, "2026-11-21", 1) };
     let mut fields = large.fields.clone().unwrap_or_default();
-    fields.insert("note".into(), Value::from("ä".repeat(512 * 1024)));
+    Arc::make_mut(&mut fields).insert("note".into(), Value::from("ä".repeat(512 * 1024)));
     written(sink, &[Write { fields: Some(fields), ..large }]).await?;
     // History over more months than a block may have by default.
     let years: Vec<Write> =

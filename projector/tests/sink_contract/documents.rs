@@ -93,7 +93,7 @@ async fn conditional(sink: &dyn Sink) -> Result<()> {
     // The whole document is replaced: fields that it no longer has are gone.
     written(sink, &[put("a", 3, json!({ "name": "a", "n": 1 }))]).await?;
     written(sink, &[put("a", 4, json!({ "name": "a" }))]).await?;
-    assert_eq!(one(sink, "a").await?.and_then(|s| s.fields), Some(object(json!({ "name": "a" }))));
+    assert_eq!(one(sink, "a").await?.and_then(|s| s.fields), Some(object(json!({ "name": "a" })).into()));
     Ok(())
 }
 
@@ -133,7 +133,7 @@ async fn changes(sink: &dyn Sink) -> Result<()> {
 }
 
 async fn one_bad_item(sink: &dyn Sink) -> Result<()> {
-    let fields = Some(Object::from([("_seq".into(), Value::from("x"))]));
+    let fields = Some(Object::from([("_seq".into(), Value::from("x"))]).into());
     let bad = Write { key: "bad".into(), version: 1, fields, ..Write::default() };
     let outcomes = sink.write(&[named("good-1", 1), bad, named("good-2", 1)]).await?;
     ensure!(matches!(&outcomes[..], [Outcome::Written, Outcome::Rejected(_), Outcome::Written]), "{outcomes:?}");
@@ -152,7 +152,7 @@ async fn batches_beside_each_other(sink: &dyn Sink) -> Result<()> {
             let expected: Vec<_> = batch.iter().map(|write| Some(write.stored())).collect();
             ensure!(sink.load(&keys).await? == expected, "writer {writer}, round {round}: not what it wrote");
         }
-        let fields = Some(Object::from([("_seq".into(), Value::from("x"))]));
+        let fields = Some(Object::from([("_seq".into(), Value::from("x"))]).into());
         let bad = Write { key: format!("beside-bad-{writer}"), version: 1, fields, ..Write::default() };
         let last = [named(&key(writer, 0), 29), bad, named(&key(writer, 1), 31)];
         let outcomes = sink.write(&last).await?;

@@ -72,13 +72,13 @@ async fn steps(name: &str, urls: &StoreUrls) -> Result<()> {
     let unknown = Write {
         key: "u".into(),
         version: 1,
-        fields: Some(Object::from([("surprise".into(), Value::from(1))])),
+        fields: Some(Object::from([("surprise".into(), Value::from(1))]).into()),
         ..Write::default()
     };
     let wrong = Write {
         key: "w".into(),
         version: 1,
-        fields: Some(Object::from([("n".into(), Value::from("seven"))])),
+        fields: Some(Object::from([("n".into(), Value::from("seven"))]).into()),
         ..Write::default()
     };
     let outcomes = sink.write(&[unknown, named("beside", 1), wrong]).await?;

@@ -25,7 +25,7 @@ pub(super) async fn facts(sink: &dyn Sink) -> Result<()> {
     assert_eq!(sink.count().await?, 3);
 
     // A bad row is refused alone.
-    let fields = Some(Object::from([("_row".into(), Value::from(1))]));
+    let fields = Some(Object::from([("_row".into(), Value::from(1))]).into());
     let bad = Write { fields, ..row(Uuid::now_v7(), 0, "2026-11-20", 1) };
     let outcomes = sink.write(&[batch[0].clone(), bad, batch[2].clone()]).await?;
     ensure!(matches!(&outcomes[..], [Outcome::Written, Outcome::Rejected(_), Outcome::Written]), "{outcomes:?}");

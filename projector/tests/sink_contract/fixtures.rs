@@ -78,7 +78,7 @@ pub(super) fn object(json: serde_json::Value) -> Object {
 }
 
 pub(super) fn put(key: &str, version: i64, json: serde_json::Value) -> Write {
-    Write { key: key.to_owned(), version, fields: Some(object(json)), ..Write::default() }
+    Write { key: key.to_owned(), version, fields: Some(object(json).into()), ..Write::default() }
 }
 
 pub(super) fn named(key: &str, version: i64) -> Write {
@@ -119,7 +119,7 @@ pub(super) fn row(event: Uuid, number: u16, day: &str, amount: i64) -> Write {
     let json = serde_json::json!({ "day": day, "currency": "EUR", "amount": amount,
         "note": "Ünï😀 \"q\" \\ \u{0}", "recorded_at": "2026-11-21T05:00:00.123456Z", "tags": ["1", "ä"] });
     let Value::Object(fields) = json::from_json(json, &row_kind()) else { panic!("not an object") };
-    Write { key: format!("{event}/{number}"), version: 0, fields: Some(fields), ..Write::default() }
+    Write { key: format!("{event}/{number}"), version: 0, fields: Some(fields.into()), ..Write::default() }
 }
 
 pub(super) async fn one(sink: &dyn Sink, key: &str) -> Result<Option<Stored>> {

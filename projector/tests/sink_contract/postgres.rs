@@ -105,9 +105,9 @@ async fn readers(name: &str, sink: &dyn Sink) -> Result<()> {
 /// What the server refuses is refused alone, wherever it stands in a batch.
 async fn refused(sink: &dyn Sink) -> Result<()> {
     let mut batch: Vec<Write> = (0..100).map(|i| named(&format!("refused-{i}"), 1)).collect();
-    batch[0].fields = Some(object(json!({ "name": "a\u{0}" })));
-    batch[41].fields = Some(Object::from([("n".into(), Value::from("seven"))]));
-    batch[42].fields = Some(Object::from([("surprise".into(), Value::from(1))]));
+    batch[0].fields = Some(object(json!({ "name": "a\u{0}" })).into());
+    batch[41].fields = Some(Object::from([("n".into(), Value::from("seven"))]).into());
+    batch[42].fields = Some(Object::from([("surprise".into(), Value::from(1))]).into());
     batch[43].key = "zero\u{0}".into();
     // Longer than an index takes, and no compression helps.
     batch[98].key = (0..4_000_u64).map(|i| format!("{:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();

@@ -8,6 +8,7 @@ use projector::projection::{ClickhouseStore, DayRollup};
 use projector::sink::clickhouse::{ClickhouseSink, Timing};
 use projector::sink::{Place, Sink as _};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -76,7 +77,7 @@ async fn seen(sink: &ClickhouseSink, name: &str) -> Result<(Sums, Sums)> {
 
 fn fact(day: &str, currency: &str, amount: i64) -> Write {
     let mut write = row(Uuid::now_v7(), 0, day, amount);
-    let fields = write.fields.get_or_insert_default();
+    let fields = Arc::make_mut(write.fields.get_or_insert_default());
     fields.insert("currency".into(), Value::from(currency));
     fields.insert("n".into(), Value::from(1));
     write
@@ -130,7 +131,7 @@ async fn days_are_right_after_each_write_whatever_comes_between() -> Result<()> 
                 // A day is marked, and nothing comes into it.
                 4 => {
                     let mut bad = fact(&day(numbers.below(60)), "EUR", 1);
-                    bad.fields.get_or_insert_default().insert("amount".into(), Value::from("seven"));
+                    Arc::make_mut(bad.fields.get_or_insert_default()).insert("amount".into(), Value::from("seven"));
                     let outcomes = sink.write(&[bad]).await?;
                     ensure!(matches!(&outcomes[..], [Outcome::Rejected(_)]), "{outcomes:?}");
                 }

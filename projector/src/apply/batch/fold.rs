@@ -9,6 +9,7 @@ use super::super::{Event, Poison, Stored};
 use super::{Batch, Change, Place, State};
 use crate::projection::ReadModelKind;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Batch {
     /// What a message changes, by document.
@@ -106,7 +107,7 @@ impl Batch {
                             Some(names) => document.changed.iter_mut().for_each(|changed| changed.add(names)),
                             None => document.changed = None,
                         }
-                        document.expires = expires(document.stored.fields.as_ref()).inspect_err(|_| {
+                        document.expires = expires(document.stored.fields.as_deref()).inspect_err(|_| {
                             before.into_iter().for_each(|before| document.stored = before);
                         })?;
                     }
@@ -116,7 +117,7 @@ impl Batch {
             (Change::Row(_), _) if parked => return Ok(None),
             (Change::Row(row), _) => {
                 document.expires = expires(Some(row))?;
-                document.stored = Stored { version: 1, fields: Some(row.clone()), state: None };
+                document.stored = Stored { version: 1, fields: Some(Arc::clone(row)), state: None };
             }
             (Change::Addition(addition), Some(slices)) => {
                 let slices = slices.as_mut().map_err(|reason| describe(event, reason))?;
@@ -138,7 +139,7 @@ impl Batch {
                 } else {
                     slices.add(&share.partition, &event.envelope.reference, addition)
                 };
-                document.stored.fields = Some(fields.map_err(poison)?);
+                document.stored.fields = Some(Arc::new(fields.map_err(poison)?));
             }
             (Change::Addition(_), None) | (Change::Parent(_), _) => return Ok(None),
         }

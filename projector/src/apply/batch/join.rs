@@ -13,6 +13,7 @@ use crate::apply::{Stored, Write};
 use crate::projection::Join;
 use chrono::DateTime;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Documents that one search may find.
 const PAGE: usize = 500;
@@ -227,7 +228,8 @@ impl Batch {
                 };
                 let document = &mut self.documents[d];
                 document.expires = expires;
-                document.stored = Stored { version: stored.version + 1, fields, state: Some(parts.write()) };
+                document.stored =
+                    Stored { version: stored.version + 1, fields: fields.map(Arc::new), state: Some(parts.write()) };
                 (document.joined.fresh, document.joined.parents) = (fresh, named.into_iter().collect());
                 due.into_iter().for_each(|f| self.fly(d, f));
             }

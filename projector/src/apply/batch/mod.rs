@@ -102,7 +102,7 @@ enum Change {
     /// Its program is run on it.
     Program,
     /// The document is this row.
-    Row(crate::expr::Object),
+    Row(Arc<crate::expr::Object>),
     /// This is added to it.
     Addition(Addition),
     /// The part in this entry is brought to it.
@@ -413,7 +413,7 @@ impl Batch {
 impl Item {
     /// The event, if the projection takes it.
     fn taken(&self) -> Option<&Event> {
-        self.delivery.event.as_ref().ok().filter(|event| event.data.is_some())
+        self.delivery.event.as_deref().ok().filter(|event| event.data.is_some())
     }
 }
 

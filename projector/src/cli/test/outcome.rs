@@ -91,7 +91,7 @@ pub(super) async fn run(compiled: &Arc<Compiled>, given: &Given, way: Way) -> Re
 fn delivery(offset: i64, event: Event) -> Delivery {
     let headers: [(&str, &[u8]); 0] = [];
     let raw = Raw::new(Some(event.envelope.reference.aggregate_id.as_bytes()), &headers, None);
-    Delivery { offset, raw, event: Ok(event) }
+    Delivery { offset, raw, event: Ok(Box::new(event)) }
 }
 
 fn arrange(events: &[Event], way: Way) -> Vec<Event> {

@@ -93,7 +93,7 @@ impl Index {
 
     async fn put(&self, key: &str, fields: Json) {
         let fields: Object = json::object_from_json(fields.as_object().unwrap().clone(), &self.compiled.document);
-        let write = Write { key: key.to_owned(), version: 1, fields: Some(fields), ..Write::default() };
+        let write = Write { key: key.to_owned(), version: 1, fields: Some(Arc::new(fields)), ..Write::default() };
         assert_eq!(self.sink.write(&[write]).await.unwrap(), [crate::apply::Outcome::Written]);
     }
 

@@ -36,7 +36,13 @@ fn book(key: &str, copies: i64) -> Write {
     let json =
         json!({ "title": format!("it's {key}"), "copies": copies, "at": "2026-11-21T05:00:00.5Z", "tags": ["a"] });
     let Value::Object(fields) = json::from_json(json, &document()) else { panic!("not an object") };
-    Write { key: key.to_owned(), version: 1, fields: Some(fields), state: Some("hidden".into()), ..Write::default() }
+    Write {
+        key: key.to_owned(),
+        version: 1,
+        fields: Some(fields.into()),
+        state: Some("hidden".into()),
+        ..Write::default()
+    }
 }
 
 async fn read(

@@ -7,6 +7,7 @@ use super::sink::PROGRESS;
 use crate::expr::{Kind, json};
 use serde_json::Value as Json;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 impl ClickhouseSink {
     /// In the table's order; the last row's place in it is the cursor.
@@ -55,7 +56,7 @@ impl ClickhouseSink {
         let row = |row: Json| {
             let Json::Object(mut fields) = row else { return None };
             let (id, day) = (fields.shift_remove("_id")?, fields.shift_remove("_day")?);
-            let fields = Some(json::object_from_json(fields, &Kind::any()));
+            let fields = Some(Arc::new(json::object_from_json(fields, &Kind::any())));
             Some((id.as_str()?.to_owned(), day.as_str()?.to_owned(), Stored { fields, ..Stored::default() }))
         };
         Ok(self.client.rows(&sql).await?.into_iter().filter_map(row).collect())

@@ -198,7 +198,7 @@ impl ClickhouseSink {
         let (event, row) = write.key.split_once('/').ok_or_else(wrong_key)?;
         let event: uuid::Uuid = event.parse().map_err(|_| wrong_key())?;
         let row: u16 = row.parse().map_err(|_| wrong_key())?;
-        let fields = write.fields.as_ref().ok_or("facts are never deleted")?;
+        let fields = write.fields.as_deref().ok_or("facts are never deleted")?;
         if write.state.is_some() || write.expires.is_some() || !write.parents.is_empty() {
             return Err("facts have neither state nor expiry nor parents".to_owned());
         }

@@ -7,6 +7,7 @@ use crate::expr::{Kind, json};
 use chrono::Utc;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value as Json;
+use std::sync::Arc;
 
 /// What is stored of a write: its fields, and ours where they are needed; no field has a name like ours.
 pub(super) struct Source<'a>(pub(super) &'a Write);
@@ -17,7 +18,7 @@ impl Serialize for Source<'_> {
         let mut source = to.serialize_map(None)?;
         match &write.fields {
             Some(fields) => {
-                for (name, value) in fields {
+                for (name, value) in fields.iter() {
                     source.serialize_entry(name.as_str(), &AsJson(value))?;
                 }
             }
@@ -44,7 +45,7 @@ pub(super) fn stored(mut doc: Json, document: &Kind) -> Option<Stored> {
     let state = source.get("_state").and_then(Json::as_str).map(Into::into);
     let deleted = source.get("_deleted") == Some(&Json::Bool(true));
     source.retain(|name, _| !name.starts_with('_'));
-    let fields = (!deleted).then(|| json::object_from_json(source, document));
+    let fields = (!deleted).then(|| Arc::new(json::object_from_json(source, document)));
     Some(Stored { version, fields, state })
 }
 

@@ -204,7 +204,7 @@ impl Sink for ElasticsearchSink {
         let mut outcomes = vec![Outcome::Stale; batch.len()];
         let (mut body, mut sent) = (Vec::new(), Vec::new());
         for (i, write) in batch.iter().enumerate() {
-            let reason = write.fields.as_ref().and_then(reserved_name);
+            let reason = write.fields.as_deref().and_then(reserved_name);
             let too_long = write.key.len() > KEY_BYTES_MAX || write.key.is_empty();
             if let Some(reason) = reason.or(too_long.then(|| format!("a key has 1 to {KEY_BYTES_MAX} bytes"))) {
                 outcomes[i] = Outcome::Rejected(reason);

@@ -8,13 +8,14 @@ use chrono::Utc;
 use serde_json::{Map, Value as Json};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use std::sync::Arc;
 
 /// A row's cells, each as its type's text: those of the hidden columns, then of `columns`.
 pub(super) type Cells = Vec<Option<String>>;
 
 /// A write's row, or why it can't be one.
 pub(super) fn to_row(write: &Write, columns: &[Column]) -> Result<Cells, String> {
-    let fields = write.fields.as_ref();
+    let fields = write.fields.as_deref();
     if let Some(fields) = fields {
         if let Some(reason) = reserved_name(fields) {
             return Err(reason);
@@ -64,7 +65,7 @@ pub(super) fn from_row(row: &PgRow, document: &Kind) -> Result<(String, Stored),
     let (key, version, deleted): (String, i64, bool) = (cell(row, 0)?, cell(row, 1)?, cell(row, 2)?);
     let state: Option<String> = cell(row, 3)?;
     let fields = (!deleted).then(|| cell::<String>(row, 4).and_then(|text| from_text(&text, document))).transpose()?;
-    Ok((key, Stored { version, fields, state: state.map(Into::into) }))
+    Ok((key, Stored { version, fields: fields.map(Arc::new), state: state.map(Into::into) }))
 }
 
 fn from_text(text: &str, document: &Kind) -> Result<crate::expr::Object, SinkError> {
@@ -100,7 +101,7 @@ mod tests {
         let write = Write {
             key: "k".into(),
             version: 7,
-            fields: Some(Object::from([("n".into(), Value::from(1))])),
+            fields: Some(Object::from([("n".into(), Value::from(1))]).into()),
             ..Write::default()
         };
         let expected =
@@ -108,7 +109,11 @@ mod tests {
         assert_eq!(to_row(&write, &columns).unwrap(), expected);
         for name in ["_x", "surprise"] {
             let fields = Some(Object::from([(name.into(), Value::from(1))]));
-            assert!(to_row(&Write { fields, ..Write::default() }, &columns).unwrap_err().contains(name));
+            assert!(
+                to_row(&Write { fields: fields.map(Arc::new), ..Write::default() }, &columns)
+                    .unwrap_err()
+                    .contains(name)
+            );
         }
     }
 

@@ -7,6 +7,7 @@ use crate::expr::{Kind, Object, Value, json};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// The field with the version.
 pub(crate) const SEQ: &str = "_seq";
@@ -137,7 +138,7 @@ pub(crate) fn from_hash(mut hash: HashMap<String, String>, fields: &Fields) -> R
         };
         (name.into(), value)
     });
-    Ok(Some(Stored { version, fields: Some(fields.collect()), state }))
+    Ok(Some(Stored { version, fields: Some(Arc::new(fields.collect())), state }))
 }
 
 fn from_text(text: &str, kind: &Kind) -> Value {
@@ -179,7 +180,7 @@ mod tests {
     use crate::expr::Collection;
 
     fn hash(document: &Object, kind: &Kind) -> HashMap<String, String> {
-        let write = Write { fields: Some(document.clone()), ..Write::default() };
+        let write = Write { fields: Some(Arc::new(document.clone())), ..Write::default() };
         let hash = to_hash(&write, &Fields::new(kind));
         hash.into_iter().map(|(name, text)| (name.to_owned(), text.into_owned())).collect()
     }
@@ -189,7 +190,7 @@ mod tests {
         hash.insert(SEQ.into(), "7".into());
         let stored = from_hash(hash, &Fields::new(kind)).unwrap().unwrap();
         assert_eq!(stored.version, 7);
-        stored.fields.unwrap()
+        Arc::unwrap_or_clone(stored.fields.unwrap())
     }
 
     fn object(json: Json, kind: &Kind) -> Object {
@@ -243,7 +244,7 @@ mod tests {
     fn state_stands_beside_the_fields_of_a_document_and_of_a_tombstone() {
         let kind = Kind::object(Collection::empty().with_known("v", Kind::bytes()));
         for fields in [Some(Object::from([("v".into(), Value::from("x"))])), None] {
-            let write = Write { fields, state: Some("{\"a\":1}".into()), ..Write::default() };
+            let write = Write { fields: fields.map(Arc::new), state: Some("{\"a\":1}".into()), ..Write::default() };
             let hash = to_hash(&write, &Fields::new(&kind)).into_iter();
             let mut hash: HashMap<_, _> = hash.map(|(name, text)| (name.to_owned(), text.into_owned())).collect();
             hash.insert(SEQ.into(), "0".into());

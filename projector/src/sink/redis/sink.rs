@@ -119,7 +119,7 @@ impl RedisSink {
         }
         let mut rejected = HashMap::new();
         for (i, write) in batch.iter().enumerate() {
-            if let Some(reason) = write.fields.as_ref().and_then(reserved_name) {
+            if let Some(reason) = write.fields.as_deref().and_then(reserved_name) {
                 rejected.insert(i, reason);
                 continue;
             }

@@ -65,7 +65,7 @@ impl Rebuilding<'_> {
             let done = usize::try_from(saved.next_offset).unwrap();
             let left = self.rows(p).into_iter().filter(|event| saved.seen(&event.envelope.reference) == Seen::New);
             // What was read before is below what comes now.
-            let before = self.sims[1].logs()[p][..done].iter().map(|d| d.event.clone().unwrap());
+            let before = self.sims[1].logs()[p][..done].iter().map(|d| *d.event.clone().unwrap());
             logs.push(deliveries(before.chain(left).collect()));
         }
         let sim = &mut self.sims[1];
