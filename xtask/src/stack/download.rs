@@ -62,20 +62,17 @@ pub(crate) async fn all(instance: &Instance, board: &Board) -> anyhow::Result<()
     let library = chdb_library(instance)?;
     let elasticsearch7 = elasticsearch7(instance)?;
     let maven = async {
-        once(&jars, board, "jars", async |part, row| {
-            maven(instance, "pom.xml", &PROPERTIES, part, row).await?;
-            compile(instance, "search/OsNode.java", &part.join("search"), part, row).await
-        })
-        .await?;
+        once(&jars, board, "jars", async |part, row| maven(instance, "pom.xml", &PROPERTIES, part, row).await).await?;
+        compile(instance, "search/OsNode.java", &jars.join("search"), &jars, board).await?;
         if !instance.is_for_tests() {
             return Ok(());
         }
         once(&elasticsearch7, board, "elasticsearch 7", async |part, row| {
             let property = [("ELASTICSEARCH7_VERSION", "elasticsearch7.version")];
-            maven(instance, "elasticsearch7/pom.xml", &property, part, row).await?;
-            compile(instance, "elasticsearch7/EsNode.java", &part.join("lib"), part, row).await
+            maven(instance, "elasticsearch7/pom.xml", &property, part, row).await
         })
-        .await
+        .await?;
+        compile(instance, "elasticsearch7/EsNode.java", &elasticsearch7.join("lib"), &elasticsearch7, board).await
     };
     let (first, second) = tokio::join!(
         maven,
@@ -165,15 +162,31 @@ async fn maven(
     Ok(())
 }
 
-/// Compiles the class that starts a search engine.
-async fn compile(instance: &Instance, source: &str, jars: &Path, part: &Path, row: &Row) -> anyhow::Result<()> {
-    row.note("compiling the starter of the search engine");
+/// Compiles the class that starts a search engine, if it isn't yet or if its source was changed since.
+async fn compile(instance: &Instance, source: &str, jars: &Path, target: &Path, board: &Board) -> anyhow::Result<()> {
     let source = instance.root().join("compose/native").join(source);
-    let classes = part.join("classes");
+    let classes = target.join("classes");
+    let class = classes.join(source.with_extension("class").file_name().context("a source without a name")?);
+    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    if changed(&class).is_some_and(|compiled| Some(compiled) > changed(&source)) {
+        return Ok(());
+    }
+    let name = source.file_stem().unwrap_or_default().to_string_lossy();
+    let mut row = board.row(&format!("get {name}"));
+    row.begin("compiling");
     let classpath = format!("{}/*", jars.display());
     let javac = java_home()?.join("bin/javac");
     let arguments = ["-cp", &classpath, "-d", &classes.to_string_lossy(), &source.to_string_lossy()];
-    process::run_logged(instance, "javac", &javac, &arguments, &Default::default()).await
+    match process::run_logged(instance, "javac", &javac, &arguments, &Default::default()).await {
+        Ok(()) => {
+            row.done("compiled");
+            Ok(())
+        }
+        Err(error) => {
+            row.failed("compiling failed");
+            Err(error)
+        }
+    }
 }
 
 /// libchdb.so out of its npm package; npm checks the package's integrity.
